@@ -1,0 +1,251 @@
+// Package sqlite keeps a ledger in one SQLite file.
+//
+// The file is in WAL mode and every commit is synced before it is answered.
+// Several processes may open one file: each write begins with SQLite's write
+// lock and sees what the others wrote. A network file system has no such
+// lock, and must not hold the file.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/writgate/writ/ledger"
+)
+
+const (
+	applicationID = 0x57524954 // "WRIT", in the file's header
+	formatVersion = 1          // user_version, in the file's header
+	readers       = 4          // connections that read
+	walPages      = 1024       // of 8 KiB: when the log of writes is moved into the file
+)
+
+const schema = `
+CREATE TABLE record (
+	idx     INTEGER PRIMARY KEY,
+	call    TEXT NOT NULL,
+	task    TEXT NOT NULL,
+	type    TEXT NOT NULL,
+	time    INTEGER NOT NULL,
+	leaf    BLOB NOT NULL,
+	wrapped BLOB,
+	sealed  BLOB
+) STRICT;
+CREATE UNIQUE INDEX record_once ON record (call, type) WHERE type IN ('intent', 'outcome');
+CREATE INDEX record_call ON record (call) WHERE type NOT IN ('intent', 'outcome') AND call <> '';
+CREATE INDEX record_task ON record (task) WHERE task <> '';
+CREATE INDEX record_type ON record (type) WHERE type NOT IN ('intent', 'outcome');
+CREATE TABLE batch (
+	last   INTEGER PRIMARY KEY,
+	first  INTEGER NOT NULL,
+	hashes BLOB NOT NULL,
+	note   BLOB NOT NULL
+) STRICT;
+CREATE TABLE state (
+	kind   TEXT NOT NULL,
+	key    TEXT NOT NULL,
+	at     INTEGER NOT NULL,
+	until  INTEGER NOT NULL,
+	sealed BLOB NOT NULL,
+	PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX state_until ON state (until) WHERE until <> 0;
+`
+
+// A Store is one file. It implements ledger.Store.
+type Store struct {
+	mu    sync.Mutex // held by the writer
+	write *conn
+	wal   int   // pages written since the last checkpoint, roughly
+	fatal error // once set, nothing is written again
+
+	read    chan *conn
+	dialled int // connections that read
+	closed  chan struct{}
+}
+
+var errClosed = fmt.Errorf("%w: the file is closed", ledger.ErrUnavailable)
+
+var _ ledger.Store = (*Store)(nil)
+
+// Open opens the file at path, or makes it, readable by its owner only. The
+// directory must exist.
+func Open(path string) (*Store, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(abs, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	dsn := "file:" + (&url.URL{Path: abs}).EscapedPath()
+	s := &Store{read: make(chan *conn, readers), closed: make(chan struct{})}
+	s.write, err = dial(dsn, "busy_timeout=10000", "page_size=8192", "journal_mode=WAL",
+		"synchronous=FULL", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0",
+		"secure_delete=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-65536")
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, classify(err, before))
+	}
+	if err := s.migrate(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), s.Close())
+	}
+	for range readers {
+		c, err := dial(dsn, "busy_timeout=10000", "query_only=ON", "trusted_schema=OFF", "cache_size=-16384")
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("opening %s: %w", path, classify(err, before)), s.Close())
+		}
+		s.read <- c
+		s.dialled++
+	}
+	return s, nil
+}
+
+// migrate makes the tables in an empty file, and refuses a file of another
+// kind or of another version.
+func (s *Store) migrate() error {
+	return s.Update(context.Background(), func(ledger.View) (*ledger.Batch, error) {
+		var version, app, tables int64
+		for sql, v := range map[string]*int64{
+			"PRAGMA user_version": &version, "PRAGMA application_id": &app,
+			"SELECT count(*) FROM sqlite_schema": &tables,
+		} {
+			if err := s.write.query(sql, func(row []value) { *v = row[0].(int64) }); err != nil {
+				return nil, classify(err, before)
+			}
+		}
+		switch {
+		case app == applicationID && version == formatVersion:
+			return nil, nil
+		case app != 0 || version != 0 || tables != 0:
+			return nil, fmt.Errorf("not a ledger of format %d: application %#x, format %d", formatVersion, app, version)
+		}
+		header := fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d", applicationID, formatVersion)
+		return nil, classify(s.write.once(schema+header), before)
+	})
+}
+
+// Close waits for the views and the update under way, and closes the file.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal == errClosed {
+		return nil
+	}
+	s.fatal = errClosed
+	close(s.closed)
+	var errs []error
+	for range s.dialled {
+		errs = append(errs, (<-s.read).close())
+	}
+	return errors.Join(append(errs, s.write.close())...) // last: it empties the log of writes
+}
+
+// View implements ledger.Store.
+func (s *Store) View(ctx context.Context, fn func(ledger.View) error) error {
+	var c *conn
+	select {
+	case c = <-s.read:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closed:
+		return errClosed
+	}
+	defer func() { s.read <- c }()
+	if err := c.exec("BEGIN"); err != nil {
+		return classify(err, before)
+	}
+	defer c.exec("ROLLBACK") // it only read
+	return fn(view{c})
+}
+
+// Update implements ledger.Store.
+func (s *Store) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch, error)) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal != nil {
+		return s.fatal
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, ledger.ErrFatal) {
+			s.fatal = err
+		}
+	}()
+
+	// 1. The write lock, before anything is read.
+	if err := s.write.exec("BEGIN IMMEDIATE"); err != nil {
+		return classify(err, before)
+	}
+	open := true
+	defer func() {
+		if open { // something failed, or fn panicked
+			err = errors.Join(err, s.rollback())
+		}
+	}()
+
+	// 2. What the caller read, and wants written.
+	b, err := fn(view{s.write})
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		if err := s.insert(b); err != nil {
+			return classify(err, before)
+		}
+	}
+
+	// 3. Durable, or not at all.
+	if err := s.write.exec("COMMIT"); err != nil {
+		return classify(err, during)
+	}
+	open = false
+	if b != nil && (len(b.Erase) != 0 || s.wal > walPages) {
+		return s.checkpoint(len(b.Erase) != 0)
+	}
+	return nil
+}
+
+// rollback ends a transaction that failed. SQLite may have ended it itself,
+// and then has nothing to roll back; what cannot be ended cannot be used.
+func (s *Store) rollback() error {
+	if s.write.exec("ROLLBACK") == nil {
+		return nil
+	}
+	err := s.write.exec("BEGIN")
+	if err == nil {
+		err = s.write.exec("ROLLBACK")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ledger.ErrFatal, err)
+	}
+	return nil
+}
+
+// checkpoint moves the log of writes into the file. It is not left to SQLite,
+// which ignores the answer: a sync that fails here would let the next one
+// drop records that were promised. What was committed is durable already, so
+// only that is an error. If truncate, nothing of the log is left behind, and
+// so nothing of a wrapped key that was in it.
+func (s *Store) checkpoint(truncate bool) error {
+	mode := "PASSIVE"
+	if truncate {
+		mode = "TRUNCATE"
+	}
+	err := s.write.query("PRAGMA wal_checkpoint("+mode+")", func([]value) {})
+	s.wal = 0
+	if err = classify(err, during); errors.Is(err, ledger.ErrFatal) {
+		return err
+	}
+	return nil
+}
