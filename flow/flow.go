@@ -1,0 +1,218 @@
+// Package flow knows what a task has read, and so where each argument of its
+// next call came from.
+//
+// A task begins clean. Whatever a call returns joins its label to the task's,
+// and its text is remembered, so that an argument that repeats it is known to
+// come from there. What is remembered is bounded; once a task has read more,
+// the answer becomes more cautious, never less: what cannot be shown to come
+// from a trusted place counts as untrusted.
+//
+// This first form looks at whole values. It forgets case and the amount of
+// white space; it does not see through encodings.
+package flow
+
+import (
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
+)
+
+// maxText bounds what is remembered of one task, in bytes of text.
+const maxText = 4 << 20
+
+// minQuote is the length in bytes from which a whole leaf of an untrusted
+// result that stands inside an argument makes the argument untrusted. Shorter
+// ones, such as "open" or "7", stand inside everything.
+const minQuote = 8
+
+// A Memory holds what every open task has read. Its methods may be called
+// from any goroutine.
+type Memory struct {
+	mu    sync.RWMutex
+	tasks map[writ.TaskID]*history
+}
+
+// history is what one task has read.
+type history struct {
+	label   writ.Label
+	sources []source
+	text    int  // bytes held in sources
+	over    bool // more was read than is held
+}
+
+// source is one result, or the data of the task's own purpose.
+type source struct {
+	call    writ.CallID
+	trusted bool
+	leaves  []leaf
+}
+
+type leaf struct {
+	field string // JSON Pointer
+	text  string // normalized
+}
+
+// New gives an empty Memory.
+func New() *Memory { return &Memory{tasks: map[writ.TaskID]*history{}} }
+
+// Knows says whether the task's history is held. If not, it must be begun and
+// everything the task has read remembered anew before Trace may answer.
+func (m *Memory) Knows(id writ.TaskID) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.tasks[id] != nil
+}
+
+// Begin starts the history of a task. Data that came with its purpose is the
+// first thing it has read, and is nobody's instruction.
+func (m *Memory) Begin(t *writ.Task) {
+	h := &history{label: writ.Clean}
+	if t.Purpose.Data != "" {
+		h.add(source{leaves: []leaf{{"", normal(t.Purpose.Data)}}})
+		h.label.Integrity = writ.Untrusted
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tasks[t.ID] == nil {
+		m.tasks[t.ID] = h
+	}
+}
+
+// Remember adds what a call returned to the history of its task. It must be
+// called before the result is released.
+func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, result *canon.Value) {
+	s := source{call: call, trusted: label.Integrity == writ.Trusted}
+	for field, v := range canon.Leaves(result) {
+		if text := textOf(v); text != "" {
+			s.leaves = append(s.leaves, leaf{field, normal(text)})
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.tasks[id]
+	if h == nil {
+		return // ended meanwhile: nothing of it will be judged again
+	}
+	h.label = h.label.Join(label)
+	h.add(s)
+}
+
+// Forget drops the history of a task that has ended.
+func (m *Memory) Forget(id writ.TaskID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.tasks, id)
+}
+
+// Trace gives the origin of every text and number in args, in order, and the
+// label of what the task has read so far. Of a task that it does not know it
+// says the worst.
+func (m *Memory) Trace(t *writ.Task, args *canon.Value) ([]writ.Provenance, writ.Label) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	h := m.tasks[t.ID]
+	if h == nil {
+		h = &history{over: true}
+	}
+	prompt := normal(t.Purpose.Prompt())
+	var all []writ.Provenance
+	for pointer, v := range canon.Leaves(args) {
+		if text := textOf(v); text != "" {
+			p := h.trace(normal(text), prompt)
+			p.Argument = pointer
+			all = append(all, p)
+		}
+	}
+	return all, h.label
+}
+
+func (h *history) add(s source) {
+	for _, l := range s.leaves {
+		h.text += len(l.text)
+	}
+	if h.text > maxText {
+		h.over = true
+		return
+	}
+	h.sources = append(h.sources, s)
+}
+
+// trace finds where a value came from. What somebody trusted said first wins
+// over what anybody else repeated.
+func (h *history) trace(value, prompt string) writ.Provenance {
+	// 1. The prompt.
+	if at := wordIndex(prompt, value); at >= 0 {
+		return writ.Provenance{Origin: writ.FromPrompt, Start: at, End: at + len(value)}
+	}
+	// 2. A whole leaf of a trusted result. Part of one may be chosen by
+	// whoever filled in the rest.
+	for _, s := range h.sources {
+		for _, l := range s.leaves {
+			if s.trusted && l.text == value {
+				return writ.Provenance{Origin: writ.FromTrusted, Source: s.call, Field: l.field, End: len(value)}
+			}
+		}
+	}
+	// 3. Untrusted text that holds it, or that it holds.
+	for _, s := range h.sources {
+		if s.trusted {
+			continue
+		}
+		for _, l := range s.leaves {
+			at := wordIndex(l.text, value)
+			if at >= 0 || len(l.text) >= minQuote && strings.Contains(value, l.text) {
+				at = max(at, 0)
+				return writ.Provenance{Origin: writ.FromUntrusted, Source: s.call, Field: l.field, Start: at, End: min(at+len(value), len(l.text))}
+			}
+		}
+	}
+	// 4. Nowhere that is remembered.
+	if h.over {
+		return writ.Provenance{Origin: writ.FromUntrusted}
+	}
+	return writ.Provenance{Origin: writ.FromAgent}
+}
+
+func textOf(v *canon.Value) string {
+	if s, ok := v.Str(); ok {
+		return s
+	}
+	n, _ := v.Number()
+	return n
+}
+
+// normal is s in lower case, with every run of white space as one space.
+func normal(s string) string {
+	return strings.Join(strings.Fields(strings.ToLower(s)), " ")
+}
+
+// wordIndex is where word stands in text and is not part of a longer word, or
+// -1: the account "12" is not named by "4123".
+func wordIndex(text, word string) int {
+	if word == "" {
+		return -1
+	}
+	for from := 0; ; {
+		i := strings.Index(text[from:], word)
+		if i < 0 {
+			return -1
+		}
+		at := from + i
+		before, _ := utf8.DecodeLastRuneInString(text[:at])
+		after, _ := utf8.DecodeRuneInString(text[at+len(word):])
+		first, _ := utf8.DecodeRuneInString(word)
+		last, _ := utf8.DecodeLastRuneInString(word)
+		if !(inWord(before) && inWord(first)) && !(inWord(after) && inWord(last)) {
+			return at
+		}
+		from = at + 1
+	}
+}
+
+func inWord(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
+}
