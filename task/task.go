@@ -1,0 +1,216 @@
+// Package task opens and ends tasks. A task is the one thing that scopes
+// authority: which key acts, for whom, for what, with what, until when.
+//
+// A key is bound to at most one open task, and a call belongs to the task its
+// key is bound to; nothing in a request chooses it. Opening and ending are
+// records, and a task's row is read again by every commit made for it, so
+// that after End returns nothing more begins.
+package task
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/ledger"
+)
+
+// The kinds of rows this package keeps.
+const (
+	KindTask = "task" // by TaskID: a writ.Task
+	KindKey  = "key"  // by Thumbprint: the TaskID it was last bound to
+)
+
+// Limits of what may be opened.
+const (
+	MaxLife       = 24 * time.Hour
+	maxPurpose    = 64 << 10 // bytes of instructions, and of data
+	maxGrant      = 256      // permissions
+	maxBudgets    = 32
+	unattended    = 10 * time.Minute
+	unattendedMax = 100 // calls
+)
+
+// A Book opens, finds and ends tasks.
+type Book struct {
+	Ledger *ledger.Ledger
+	Now    func() time.Time
+}
+
+// Held is a task as it was read, with what a commit must find unchanged.
+type Held struct {
+	Task  writ.Task
+	Reads []ledger.Expect
+}
+
+// Open binds t.Key to a new task. It sets ID, State and Opened, and ends at
+// MaxLife if t.Expires is zero or later. It is refused if the key is bound to
+// a task that is still open.
+func (b *Book) Open(ctx context.Context, t writ.Task) (Held, error) {
+	now := b.Now()
+	if err := check(&t); err != nil {
+		return Held{}, writ.Refuse(writ.InvalidRequest, err.Error(), nil)
+	}
+	t.ID, t.State, t.Opened = writ.NewID[writ.TaskID](now), writ.Open, now.UnixMilli()
+	if last := now.Add(MaxLife).UnixMilli(); t.Expires == 0 || t.Expires > last {
+		t.Expires = last
+	}
+	if t.Expires <= t.Opened {
+		return Held{}, writ.Refuse(writ.InvalidRequest, "the task would be over before it begins", nil)
+	}
+
+	bound, at, err := b.bound(ctx, t.Key)
+	if err != nil {
+		return Held{}, err
+	}
+	expect := []ledger.Expect{{Kind: KindKey, Key: string(t.Key), At: at}}
+	if bound != nil {
+		if bound.Task.State != writ.Ended && now.UnixMilli() < bound.Task.Expires {
+			return Held{}, writ.Refuse(writ.AlreadyUsed, "this key already has an open task", nil)
+		}
+		expect = append(expect, bound.Reads...)
+	}
+	row, err := json.Marshal(t)
+	if err != nil {
+		return Held{}, err
+	}
+	receipts, err := b.Ledger.Commit(ctx, &ledger.Entry{
+		Leaf: ledger.Leaf{Type: ledger.TypeTaskOpen, Task: t.ID, Agent: t.Agent, Key: t.Key, Environment: t.Environment},
+		User: t.User, Expect: expect,
+		Parts: []ledger.Part{{Name: "task", Bytes: row}},
+		Changes: []ledger.Change{
+			{Op: ledger.Put, Kind: KindTask, Key: string(t.ID), Value: row},
+			{Op: ledger.Put, Kind: KindKey, Key: string(t.Key), Value: []byte(t.ID)},
+		},
+	})
+	if err != nil {
+		return Held{}, fmt.Errorf("opening a task: %w", err)
+	}
+	return held(t, receipts[0].Index()), nil
+}
+
+// OfKey gives the task that key is bound to. A key without one gets a task
+// that nobody attends: the agent's own purpose, read-only, short, counted.
+func (b *Book) OfKey(ctx context.Context, c writ.Caller, environment string) (Held, error) {
+	bound, _, err := b.bound(ctx, c.Key)
+	if err != nil {
+		return Held{}, err
+	}
+	if bound != nil && (bound.Task.State != writ.Ended && b.Now().UnixMilli() < bound.Task.Expires || !bound.Task.Unattended) {
+		return *bound, nil
+	}
+	return b.Open(ctx, writ.Task{
+		Agent: c.Agent, User: c.User, Key: c.Key, Environment: environment, Unattended: true,
+		Grant:   writ.Grant{{Tool: "*"}},
+		Budgets: []writ.Budget{{Name: "calls", Tool: "*", Limit: unattendedMax}},
+		Expires: b.Now().Add(unattended).UnixMilli(),
+	})
+}
+
+// Get gives a task by its identifier.
+func (b *Book) Get(ctx context.Context, id writ.TaskID) (Held, error) {
+	row, ok, err := b.Ledger.Get(ctx, KindTask, string(id))
+	if err != nil {
+		return Held{}, fmt.Errorf("reading a task: %w", err)
+	}
+	if !ok {
+		return Held{}, writ.Refuse(writ.OutsideTask, "there is no such task", nil)
+	}
+	var t writ.Task
+	if err := json.Unmarshal(row.Value, &t); err != nil {
+		return Held{}, fmt.Errorf("reading task %s: %w", id, err)
+	}
+	return held(t, row.At), nil
+}
+
+// List gives up to limit tasks in the order they were opened, after one.
+func (b *Book) List(ctx context.Context, after writ.TaskID, limit int) ([]writ.Task, error) {
+	rows, err := b.Ledger.Scan(ctx, KindTask, string(after), limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing tasks: %w", err)
+	}
+	var all []writ.Task
+	for _, r := range rows {
+		var t writ.Task
+		if err := json.Unmarshal(r.Value, &t); err != nil {
+			return nil, fmt.Errorf("reading task %s: %w", r.Key, err)
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// End ends a task. When it returns without error no commit that read the task
+// as open can succeed any more, on any process over the same ledger. Ending a
+// task that has ended changes nothing. The purpose's text leaves the row: it
+// stays in the record that opened the task, where it can be erased.
+func (b *Book) End(ctx context.Context, id writ.TaskID, why string) (writ.Task, error) {
+	for {
+		h, err := b.Get(ctx, id)
+		if err != nil || h.Task.State == writ.Ended {
+			return h.Task, err
+		}
+		t := h.Task
+		t.State = writ.Ended
+		t.Purpose.Instructions, t.Purpose.Data = "", ""
+		row, err := json.Marshal(t)
+		if err != nil {
+			return t, err
+		}
+		_, err = b.Ledger.Commit(ctx, &ledger.Entry{
+			Leaf:    ledger.Leaf{Type: ledger.TypeTaskEnd, Task: id, Agent: t.Agent, Note: map[string]string{"why": why}},
+			Expect:  h.Reads,
+			Changes: []ledger.Change{{Op: ledger.Put, Kind: KindTask, Key: string(id), Value: row}},
+		})
+		if errors.Is(err, ledger.ErrConflict) {
+			continue // somebody changed it meanwhile: read it again
+		}
+		if err != nil {
+			return t, fmt.Errorf("ending task %s: %w", id, err)
+		}
+		return t, nil
+	}
+}
+
+// bound gives the task a key was last bound to, or nil, and the version of
+// the key's row.
+func (b *Book) bound(ctx context.Context, key writ.Thumbprint) (*Held, int64, error) {
+	row, ok, err := b.Ledger.Get(ctx, KindKey, string(key))
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading a key's task: %w", err)
+	}
+	if !ok {
+		return nil, ledger.Absent, nil
+	}
+	h, err := b.Get(ctx, writ.TaskID(row.Value))
+	if err != nil {
+		return nil, 0, err
+	}
+	return &h, row.At, nil
+}
+
+func held(t writ.Task, at int64) Held {
+	return Held{Task: t, Reads: []ledger.Expect{{Kind: KindTask, Key: string(t.ID), At: at}}}
+}
+
+func check(t *writ.Task) error {
+	switch {
+	case t.Agent == "" || t.Key == "":
+		return errors.New("a task needs an agent and its key")
+	case t.Environment == "":
+		return errors.New("a task needs an environment")
+	case len(t.Purpose.Instructions) > maxPurpose || len(t.Purpose.Data) > maxPurpose:
+		return fmt.Errorf("a purpose holds at most %d bytes of instructions and of data", maxPurpose)
+	case len(t.Grant) > maxGrant || len(t.Budgets) > maxBudgets:
+		return fmt.Errorf("a task holds at most %d permissions and %d budgets", maxGrant, maxBudgets)
+	}
+	for _, budget := range t.Budgets {
+		if budget.Name == "" || budget.Limit < 0 {
+			return errors.New("a budget needs a name and a limit that is not negative")
+		}
+	}
+	return nil
+}
