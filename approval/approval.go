@@ -1,0 +1,291 @@
+// Package approval keeps what people are asked and what they answered.
+//
+// An approval is consent to one action, byte for byte, of one task, asked for
+// by one key: it is bound to the digest of the action's canonical bytes, which
+// hold the tool's definition and the arguments. It is used once, and it
+// expires. Nothing that an agent, an upstream or a message says is an
+// approval; only a record that an operator's proven key made is.
+//
+// Who approves decides what the approval is worth. The user on whose behalf
+// the agent acts, and the agent's own owner, can confirm; only somebody else
+// can review. An agent can do neither.
+package approval
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/ledger"
+)
+
+// The kinds of rows this package keeps.
+const (
+	KindApproval = "approval" // by ApprovalID: a Request
+	KindAsked    = "asked"    // by task and keyed digest of the action: the ApprovalID asked for last
+)
+
+// The states of a Request.
+const (
+	Pending  = "pending"
+	Approved = "approved"
+	Denied   = "denied"
+	Used     = "used"
+)
+
+// life is how long a request waits, and how long an answer is good for.
+const life = 15 * time.Minute
+
+// maxReason bounds what a person says with an answer, in bytes.
+const maxReason = 1 << 10
+
+// A Request is one question to a person, and the answers so far.
+type Request struct {
+	ID       writ.ApprovalID `json:"id"`
+	Call     writ.CallID     `json:"call"` // the call that first asked
+	Query    writ.Query      `json:"query"`
+	Requires writ.Assurance  `json:"requires"`
+	Asked    int64           `json:"asked"`   // Unix milliseconds
+	Expires  int64           `json:"expires"` // Unix milliseconds; at or after it the answer is no
+	State    string          `json:"state"`
+	Answers  []Answer        `json:"answers,omitempty"`
+	at       int64           // version of its row
+}
+
+// An Answer is what one person said.
+type Answer struct {
+	By     writ.UserID     `json:"by"`
+	Key    writ.Thumbprint `json:"key"` // the operator key that was proven
+	At     int64           `json:"at"`  // Unix milliseconds
+	Yes    bool            `json:"yes"`
+	Reason string          `json:"reason,omitempty"`
+}
+
+// A Book keeps requests. MAC is a secret key: it lets the book recognize an
+// action without storing a digest that its arguments could be guessed from.
+type Book struct {
+	Ledger *ledger.Ledger
+	Now    func() time.Time
+	MAC    [32]byte
+}
+
+// Action is the digest that an approval is bound to: of everything that
+// distinguishes one action from another.
+func Action(a *writ.Action) writ.Digest {
+	b, err := json.Marshal(a) // fields in order, texts escaped one way: one action, one encoding
+	if err != nil {
+		panic(fmt.Sprintf("an action of strings does not marshal: %v", err))
+	}
+	return writ.Hash("action", b)
+}
+
+// Find gives the request that was last made for this action in this task, or
+// nil, and what a commit that relies on it must find unchanged.
+func (b *Book) Find(ctx context.Context, task writ.TaskID, action writ.Digest) (*Request, error) {
+	row, ok, err := b.Ledger.Get(ctx, KindAsked, b.mark(task, action))
+	if err != nil || !ok {
+		return nil, err
+	}
+	return b.Get(ctx, writ.ApprovalID(row.Value))
+}
+
+// Get gives a request by its identifier. One whose time is over is Denied.
+func (b *Book) Get(ctx context.Context, id writ.ApprovalID) (*Request, error) {
+	row, ok, err := b.Ledger.Get(ctx, KindApproval, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("reading an approval: %w", err)
+	}
+	if !ok {
+		return nil, writ.Refuse(writ.InvalidRequest, "there is no such approval", nil)
+	}
+	r, err := decode(row)
+	if err != nil {
+		return nil, err
+	}
+	if r.State != Used && b.Now().UnixMilli() >= r.Expires {
+		r.State = Denied
+	}
+	return r, nil
+}
+
+// List gives the requests that wait for an answer.
+func (b *Book) List(ctx context.Context) ([]*Request, error) {
+	var waiting []*Request
+	for from := ""; ; {
+		rows, err := b.Ledger.Scan(ctx, KindApproval, from, 256)
+		if err != nil {
+			return nil, fmt.Errorf("listing approvals: %w", err)
+		}
+		for _, row := range rows {
+			r, err := decode(row)
+			if err != nil {
+				return nil, err
+			}
+			if r.State == Pending && b.Now().UnixMilli() < r.Expires {
+				waiting = append(waiting, r)
+			}
+		}
+		if len(rows) < 256 {
+			return waiting, nil
+		}
+		from = rows[len(rows)-1].Key + "\x00"
+	}
+}
+
+// Ask records that a person is asked. A request for the same action that
+// still waits is the answer to a second asking.
+func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) (*Request, error) {
+	action := Action(&q.Action)
+	old, err := b.Find(ctx, q.Task.ID, action)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil && old.State == Pending && old.Requires == requires {
+		return old, nil
+	}
+	now := b.Now()
+	r := &Request{
+		ID: writ.NewID[writ.ApprovalID](now), Call: q.Call, Query: *q, Requires: requires,
+		Asked: now.UnixMilli(), Expires: min(now.Add(life).UnixMilli(), q.Task.Expires), State: Pending,
+	}
+	row, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	receipts, err := b.Ledger.Commit(ctx, &ledger.Entry{
+		Leaf: ledger.Leaf{
+			Type: ledger.TypeWaiting, Call: q.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Key: q.Caller.Key, Tool: q.Tool.Name,
+			Definition: q.Tool.Definition, Tier: q.Tool.Tier.String(), Environment: q.Task.Environment, Bundle: q.Bundle,
+			Effect: writ.StepUp.String(), Code: writ.ApprovalRequired, Approval: r.ID, Note: map[string]string{"requires": requires.String()},
+		},
+		User: q.Caller.User, Parts: []ledger.Part{{Name: "request", Bytes: row}},
+		Changes: []ledger.Change{
+			{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row},
+			{Op: ledger.Put, Kind: KindAsked, Key: b.mark(q.Task.ID, action), Value: []byte(r.ID)},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking for an approval: %w", err)
+	}
+	r.at = receipts[0].Index()
+	return r, nil
+}
+
+// Answer records what a person said about the action they were shown. An
+// action other than the one asked about is refused with ApprovalMismatch, and
+// changes nothing.
+func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest, a Answer) (*Request, error) {
+	r, err := b.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	a.At = b.Now().UnixMilli()
+	switch q := &r.Query; {
+	case r.State != Pending:
+		return r, writ.Refuse(writ.AlreadyDecided, "this request is "+r.State, nil)
+	case Action(&q.Action) != shown:
+		return r, writ.Refuse(writ.ApprovalMismatch, "what was shown is not what was asked about", nil)
+	case a.By == "" || a.Key == "":
+		return r, writ.Refuse(writ.NotEntitled, "an answer needs a person and a proven key", nil)
+	case a.By == writ.UserID(q.Caller.Agent) || a.Key == q.Caller.Key || slices.ContainsFunc(q.Caller.Chain, func(h writ.Hop) bool { return h.Key == a.Key }):
+		return r, writ.Refuse(writ.SelfApproval, "an agent cannot approve what it asks for", nil)
+	case slices.ContainsFunc(r.Answers, func(b Answer) bool { return b.By == a.By || b.Key == a.Key }):
+		return r, writ.Refuse(writ.AlreadyDecided, "this person has answered", nil)
+	case len(a.Reason) > maxReason:
+		return r, writ.Refuse(writ.TooLarge, "the reason is too long", nil)
+	case a.Yes && r.Requires > writ.UserConfirmed && !reviews(q, a.By):
+		return r, writ.Refuse(writ.SelfApproval, "the user and the agent's owner can confirm, not review", nil)
+	}
+	r.Answers = append(r.Answers, a)
+	switch {
+	case !a.Yes:
+		r.State = Denied
+	case r.Assurance() >= r.Requires:
+		r.State = Approved
+	}
+	row, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	leaf := ledger.Leaf{Type: ledger.TypeApproval, Call: r.Call, Task: r.Query.Task.ID, Tool: r.Query.Tool.Name, Approval: id, Key: a.Key, Note: map[string]string{"state": r.State}}
+	receipts, err := b.Ledger.Commit(ctx, &ledger.Entry{
+		Leaf: leaf, User: a.By, Parts: []ledger.Part{{Name: "answer", Bytes: row}},
+		Expect:  []ledger.Expect{{Kind: KindApproval, Key: string(id), At: r.at}},
+		Changes: []ledger.Change{{Op: ledger.Put, Kind: KindApproval, Key: string(id), Value: row}},
+	})
+	if errors.Is(err, ledger.ErrConflict) {
+		return nil, writ.Refuse(writ.AlreadyDecided, "somebody else answered first", nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recording an answer: %w", err)
+	}
+	r.at = receipts[0].Index()
+	return r, nil
+}
+
+// Assurance is what the answers are worth together. A passkey is worth more,
+// once there are any.
+func (r *Request) Assurance() writ.Assurance {
+	best := writ.NoAssurance
+	for _, a := range r.Answers {
+		switch {
+		case !a.Yes:
+			return writ.NoAssurance
+		case reviews(&r.Query, a.By):
+			best = max(best, writ.OneReviewer)
+		default:
+			best = max(best, writ.UserConfirmed)
+		}
+	}
+	return best
+}
+
+// Approvers are those who said yes.
+func (r *Request) Approvers() []writ.UserID {
+	var all []writ.UserID
+	for _, a := range r.Answers {
+		if a.Yes {
+			all = append(all, a.By)
+		}
+	}
+	return all
+}
+
+// Use is what the commit of the approved call expects and changes, so that
+// the approval is used once.
+func (r *Request) Use() (ledger.Expect, ledger.Change, error) {
+	used := *r
+	used.State = Used
+	row, err := json.Marshal(used)
+	return ledger.Expect{Kind: KindApproval, Key: string(r.ID), At: r.at},
+		ledger.Change{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row}, err
+}
+
+// reviews says whether by stands apart from the action: not the user it is
+// for, nor the owner of the agent that asks.
+func reviews(q *writ.Query, by writ.UserID) bool {
+	return by != q.Caller.User && by != q.Task.User && by != q.Agent.Owner
+}
+
+func (b *Book) mark(task writ.TaskID, action writ.Digest) string {
+	h := hmac.New(sha256.New, b.MAC[:])
+	h.Write([]byte(task))
+	h.Write([]byte{0})
+	h.Write([]byte(action))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func decode(row ledger.Row) (*Request, error) {
+	r := &Request{at: row.At}
+	if err := json.Unmarshal(row.Value, r); err != nil {
+		return nil, fmt.Errorf("reading approval %s: %w", row.Key, err)
+	}
+	return r, nil
+}
