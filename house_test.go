@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"ledger/sqlite":     {".", "ledger"},
 	"ledger/ledgertest": {".", "ledger"},
 	"identity":          {".", "canon", "ledger"},
+	"identity/devca":    {},
 	"registry":          {".", "canon", "ledger"},
 	"task":              {".", "canon", "ledger"},
 	"flow":              {".", "canon"},
@@ -39,6 +40,11 @@ var imports = map[string][]string{
 	"broker/postgres":   {".", "broker"},
 	"broker/static":     {".", "broker"},
 	"upstream":          {".", "canon", "mcp", "broker"},
+	"replay":            {".", "canon", "ledger", "policy"},
+	"gate":              {".", "canon", "mcp", "ledger", "identity", "registry", "task", "flow", "policy", "approval", "capability/issue", "broker", "upstream", "replay"},
+	"server":            {".", "canon", "mcp", "identity", "registry", "upstream", "gate", "approval"},
+	"server/token":      {".", "canon", "ledger", "identity", "registry", "task"},
+	"server/admin":      {".", "canon", "ledger", "identity", "identity/devca", "registry", "task", "policy", "approval", "broker", "replay", "gate"},
 }
 
 // Budgets of size. Raising one is a commit of its own that says why.
