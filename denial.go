@@ -47,6 +47,7 @@ const (
 	AlreadyUsed      Code = "already_used" // a call, approval or capability used before
 
 	// The world.
+	Unavailable           Code = "unavailable"            // what the decision depends on could not be read
 	AuditUnavailable      Code = "audit_unavailable"      // the intent could not be made durable
 	CredentialUnavailable Code = "credential_unavailable" // no lease could be had
 	UpstreamUnavailable   Code = "upstream_unavailable"   // it was not reached: nothing happened

@@ -1,5 +1,7 @@
 package writ
 
+import "slices"
+
 // A PurposeOrigin says who attests a task's purpose. Only instructions of a
 // user, an operator or a harness are the prompt; an agent's own word is not.
 // The zero PurposeOrigin is the agent.
@@ -46,6 +48,11 @@ type Permission struct {
 
 // A Grant is what a task may do. The zero Grant permits nothing.
 type Grant []Permission
+
+// Holds says whether a line of the grant covers a tool, its bounds aside.
+func (g Grant) Holds(n ToolName) bool {
+	return slices.ContainsFunc(g, func(p Permission) bool { return n.In(p.Tool) })
+}
 
 // A Budget limits what a task may do in sum. It counts calls, or, if Sum
 // names an argument, adds up that argument's integer value.

@@ -1,7 +1,18 @@
 package writ
 
+import "strings"
+
 // A ToolName is "upstream.name".
 type ToolName string
+
+// In says whether a pattern of a grant or a budget covers n: the name itself,
+// every tool of an upstream as "upstream.*", or every tool as "*".
+func (n ToolName) In(pattern ToolName) bool {
+	if upstream, ok := strings.CutSuffix(string(pattern), "*"); ok {
+		return upstream == "" || strings.HasSuffix(upstream, ".") && strings.Count(upstream, ".") == 1 && strings.HasPrefix(string(n), upstream)
+	}
+	return n == pattern && n != ""
+}
 
 // A Kind says what an action asks of an upstream. The registry places every
 // kind; the gate never branches on it.

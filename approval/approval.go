@@ -38,6 +38,7 @@ const (
 	Approved = "approved"
 	Denied   = "denied"
 	Used     = "used"
+	Expired  = "expired" // or void: its task ended, or who approved may not any more
 )
 
 // life is how long a request waits, and how long an answer is good for.
@@ -66,6 +67,7 @@ type Answer struct {
 	At     int64           `json:"at"`  // Unix milliseconds
 	Yes    bool            `json:"yes"`
 	Reason string          `json:"reason,omitempty"`
+	Reads  []ledger.Expect `json:"reads,omitempty"` // what entitled the person
 }
 
 // A Book keeps requests. MAC is a secret key: it lets the book recognize an
@@ -87,7 +89,7 @@ func Action(a *writ.Action) writ.Digest {
 }
 
 // Find gives the request that was last made for this action in this task, or
-// nil, and what a commit that relies on it must find unchanged.
+// nil.
 func (b *Book) Find(ctx context.Context, task writ.TaskID, action writ.Digest) (*Request, error) {
 	row, ok, err := b.Ledger.Get(ctx, KindAsked, b.mark(task, action))
 	if err != nil || !ok {
@@ -96,7 +98,8 @@ func (b *Book) Find(ctx context.Context, task writ.TaskID, action writ.Digest) (
 	return b.Get(ctx, writ.ApprovalID(row.Value))
 }
 
-// Get gives a request by its identifier. One whose time is over is Denied.
+// Get gives a request by its identifier. One whose time is over is Expired;
+// an answer whose author may not give it any more does not count.
 func (b *Book) Get(ctx context.Context, id writ.ApprovalID) (*Request, error) {
 	row, ok, err := b.Ledger.Get(ctx, KindApproval, string(id))
 	if err != nil {
@@ -109,10 +112,62 @@ func (b *Book) Get(ctx context.Context, id writ.ApprovalID) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.State != Used && b.Now().UnixMilli() >= r.Expires {
-		r.State = Denied
+	if (r.State == Pending || r.State == Approved) && b.Now().UnixMilli() >= r.Expires {
+		r.State = Expired
+	}
+	if r.State != Approved {
+		return r, nil
+	}
+	for _, a := range r.Answers {
+		for _, x := range a.Reads {
+			row, ok, err := b.Ledger.Get(ctx, x.Kind, x.Key)
+			if err != nil {
+				return nil, fmt.Errorf("reading who approved: %w", err)
+			}
+			if ok && row.At != x.At || !ok && x.At != ledger.Absent {
+				r.State = Expired
+			}
+		}
 	}
 	return r, nil
+}
+
+// Refused gives the reason of a person who said no.
+func (r *Request) Refused() (reason string, ok bool) {
+	for _, a := range r.Answers {
+		if !a.Yes {
+			return a.Reason, true
+		}
+	}
+	return "", false
+}
+
+// Void ends every request of a task that is not over: nobody can answer it,
+// and nothing can be done with an answer.
+func (b *Book) Void(ctx context.Context, task writ.TaskID) error {
+	waiting, err := b.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range waiting {
+		if r.Query.Task.ID != task {
+			continue
+		}
+		r.State = Expired
+		row, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		_, err = b.Ledger.Commit(ctx, &ledger.Entry{
+			Leaf:    ledger.Leaf{Type: ledger.TypeApproval, Call: r.Call, Task: task, Tool: r.Query.Tool.Name, Approval: r.ID, Note: map[string]string{"state": r.State, "why": "the task ended"}},
+			Expect:  []ledger.Expect{{Kind: KindApproval, Key: string(r.ID), At: r.at}},
+			Changes: []ledger.Change{{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row}},
+		})
+		if err != nil && !errors.Is(err, ledger.ErrConflict) {
+			return fmt.Errorf("voiding approval %s: %w", r.ID, err)
+		}
+	}
+	return nil
 }
 
 // List gives the requests that wait for an answer.
@@ -139,16 +194,17 @@ func (b *Book) List(ctx context.Context) ([]*Request, error) {
 	}
 }
 
-// Ask records that a person is asked. A request for the same action that
-// still waits is the answer to a second asking.
-func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) (*Request, error) {
+// Ask makes the request that asks a person about q, and the entry that a
+// commit must hold for it to exist. A request for the same action that still
+// waits is the answer to a second asking; then the entry is nil.
+func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) (*Request, *ledger.Entry, error) {
 	action := Action(&q.Action)
 	old, err := b.Find(ctx, q.Task.ID, action)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if old != nil && old.State == Pending && old.Requires == requires {
-		return old, nil
+		return old, nil, nil
 	}
 	now := b.Now()
 	r := &Request{
@@ -157,36 +213,33 @@ func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) 
 	}
 	row, err := json.Marshal(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	receipts, err := b.Ledger.Commit(ctx, &ledger.Entry{
+	return r, &ledger.Entry{
 		Leaf: ledger.Leaf{
 			Type: ledger.TypeWaiting, Call: q.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Key: q.Caller.Key, Tool: q.Tool.Name,
-			Definition: q.Tool.Definition, Tier: q.Tool.Tier.String(), Environment: q.Task.Environment, Bundle: q.Bundle,
-			Effect: writ.StepUp.String(), Code: writ.ApprovalRequired, Approval: r.ID, Note: map[string]string{"requires": requires.String()},
+			Approval: r.ID, Note: map[string]string{"requires": requires.String()},
 		},
-		User: q.Caller.User, Parts: []ledger.Part{{Name: "request", Bytes: row}},
+		User: q.Caller.User,
 		Changes: []ledger.Change{
 			{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row},
 			{Op: ledger.Put, Kind: KindAsked, Key: b.mark(q.Task.ID, action), Value: []byte(r.ID)},
 		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("asking for an approval: %w", err)
-	}
-	r.at = receipts[0].Index()
-	return r, nil
+	}, nil
 }
 
 // Answer records what a person said about the action they were shown. An
 // action other than the one asked about is refused with ApprovalMismatch, and
 // changes nothing.
-func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest, a Answer) (*Request, error) {
+//
+// Reads is what entitles the person, as it was read: it must still hold when
+// the answer is recorded, and again when the call is made.
+func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest, a Answer, reads ...ledger.Expect) (*Request, error) {
 	r, err := b.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	a.At = b.Now().UnixMilli()
+	a.At, a.Reads = b.Now().UnixMilli(), reads
 	switch q := &r.Query; {
 	case r.State != Pending:
 		return r, writ.Refuse(writ.AlreadyDecided, "this request is "+r.State, nil)
@@ -217,11 +270,11 @@ func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest
 	leaf := ledger.Leaf{Type: ledger.TypeApproval, Call: r.Call, Task: r.Query.Task.ID, Tool: r.Query.Tool.Name, Approval: id, Key: a.Key, Note: map[string]string{"state": r.State}}
 	receipts, err := b.Ledger.Commit(ctx, &ledger.Entry{
 		Leaf: leaf, User: a.By, Parts: []ledger.Part{{Name: "answer", Bytes: row}},
-		Expect:  []ledger.Expect{{Kind: KindApproval, Key: string(id), At: r.at}},
+		Expect:  append([]ledger.Expect{{Kind: KindApproval, Key: string(id), At: r.at}}, reads...),
 		Changes: []ledger.Change{{Op: ledger.Put, Kind: KindApproval, Key: string(id), Value: row}},
 	})
 	if errors.Is(err, ledger.ErrConflict) {
-		return nil, writ.Refuse(writ.AlreadyDecided, "somebody else answered first", nil)
+		return nil, writ.Refuse(writ.AlreadyDecided, "somebody else answered first, or the answer's author is not an operator any more", nil)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recording an answer: %w", err)
@@ -259,13 +312,17 @@ func (r *Request) Approvers() []writ.UserID {
 }
 
 // Use is what the commit of the approved call expects and changes, so that
-// the approval is used once.
-func (r *Request) Use() (ledger.Expect, ledger.Change, error) {
+// the approval is used once, and only while those who gave it may still give
+// it.
+func (r *Request) Use() ([]ledger.Expect, ledger.Change, error) {
 	used := *r
 	used.State = Used
 	row, err := json.Marshal(used)
-	return ledger.Expect{Kind: KindApproval, Key: string(r.ID), At: r.at},
-		ledger.Change{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row}, err
+	expect := []ledger.Expect{{Kind: KindApproval, Key: string(r.ID), At: r.at}}
+	for _, a := range r.Answers {
+		expect = append(expect, a.Reads...)
+	}
+	return expect, ledger.Change{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row}, err
 }
 
 // reviews says whether by stands apart from the action: not the user it is

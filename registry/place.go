@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/canon"
@@ -31,6 +32,9 @@ func (c *Catalog) Place(ask writ.Action) (Placed, error) {
 	}
 	if e.Quarantine != "" {
 		return Placed{}, writ.Refuse(writ.Quarantined, "this tool changed and waits for its review", fmt.Errorf("%s: %s", name, e.Quarantine))
+	}
+	if (ask.Inputs != "" || ask.State != "") && !slices.Contains(c.config.Continuations, ask.Upstream) {
+		return Placed{}, writ.Refuse(writ.Forbidden, "this upstream may not be answered when it asks for more input", nil)
 	}
 	if ask.Arguments == "" {
 		ask.Arguments = "{}"

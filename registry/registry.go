@@ -28,8 +28,9 @@ import (
 
 // The kinds of rows this package keeps.
 const (
-	KindAgent = "agent" // by AgentID: the State an operator set
-	KindTool  = "tool"  // by ToolName: a Review
+	KindAgent    = "agent"    // by AgentID: the State an operator set
+	KindTool     = "tool"     // by ToolName: a Review
+	KindOperator = "operator" // by UserID: the State another operator set
 )
 
 // Why a tool is in quarantine.
@@ -75,6 +76,7 @@ type Entry struct {
 type Catalog struct {
 	ledger *ledger.Ledger
 	now    func() time.Time
+	config Config
 	agents map[writ.AgentID]writ.Agent
 	rules  map[writ.ToolName]Rule
 
@@ -84,9 +86,12 @@ type Catalog struct {
 
 // New gives a Catalog of what c allows, with no tools until they are offered.
 func New(c Config, l *ledger.Ledger, now func() time.Time) *Catalog {
-	cat := &Catalog{ledger: l, now: now, agents: map[writ.AgentID]writ.Agent{}, rules: map[writ.ToolName]Rule{}, offered: map[string]map[writ.ToolName]*Entry{}}
+	cat := &Catalog{
+		ledger: l, now: now, config: c,
+		agents: map[writ.AgentID]writ.Agent{}, rules: map[writ.ToolName]Rule{}, offered: map[string]map[writ.ToolName]*Entry{},
+	}
 	for _, a := range c.Agents {
-		cat.agents[a.ID] = a
+		cat.agents[a.ID] = a.agent()
 	}
 	for _, r := range c.Tools {
 		cat.rules[r.Tool] = r
@@ -94,23 +99,20 @@ func New(c Config, l *ledger.Ledger, now func() time.Time) *Catalog {
 	return cat
 }
 
-// Agent gives an agent that may act now. It is refused with AgentNotActive if
-// it is unknown, expired, overdue for certification, or not active.
+// Agent gives an agent that may act now, and what a commit must find
+// unchanged. It is refused with AgentNotActive if it is unknown, expired,
+// overdue for certification, or not active.
 func (c *Catalog) Agent(ctx context.Context, id writ.AgentID) (writ.Agent, []ledger.Expect, error) {
 	a, ok := c.agents[id]
 	if !ok {
-		return writ.Agent{}, nil, writ.Refuse(writ.AgentNotActive, "this agent is not registered; ask the operator to register it", nil)
+		return writ.Agent{ID: id}, nil, writ.Refuse(writ.AgentNotActive, "this agent is not registered; ask the operator to register it", nil)
 	}
-	row, found, err := c.ledger.Get(ctx, KindAgent, string(id))
+	state, expect, err := c.state(ctx, KindAgent, string(id))
 	if err != nil {
-		return writ.Agent{}, nil, fmt.Errorf("reading an agent's state: %w", err)
+		return a, nil, err
 	}
-	at := ledger.Absent
-	if found {
-		at = row.At
-		if s := writ.State(row.Value); s != writ.Active {
-			a.State = s
-		}
+	if state != "" {
+		a.State = state
 	}
 	now := c.now().UnixMilli()
 	switch {
@@ -121,7 +123,76 @@ func (c *Catalog) Agent(ctx context.Context, id writ.AgentID) (writ.Agent, []led
 	case a.RecertifyBy != 0 && now >= a.RecertifyBy:
 		return a, nil, writ.Refuse(writ.AgentNotActive, fmt.Sprintf("this agent is due for certification by its owner %s", a.Owner), nil)
 	}
-	return a, []ledger.Expect{{Kind: KindAgent, Key: string(id), At: at}}, nil
+	return a, []ledger.Expect{expect}, nil
+}
+
+// Operator gives the operator who holds a key, and what a commit that relies
+// on it must find unchanged. One who is unknown or suspended is refused with
+// NotEntitled.
+func (c *Catalog) Operator(ctx context.Context, key writ.Thumbprint) (Operator, []ledger.Expect, error) {
+	i := slices.IndexFunc(c.config.Operators, func(o Operator) bool { return o.Key == key })
+	if i < 0 || key == "" {
+		return Operator{}, nil, writ.Refuse(writ.NotEntitled, "this key is no operator's", nil)
+	}
+	o := c.config.Operators[i]
+	state, expect, err := c.state(ctx, KindOperator, string(o.User))
+	if err != nil {
+		return Operator{}, nil, err
+	}
+	if state != "" && state != writ.Active {
+		return Operator{}, nil, writ.Refuse(writ.NotEntitled, fmt.Sprintf("this operator is %s", state), nil)
+	}
+	return o, []ledger.Expect{expect}, nil
+}
+
+// Agents gives every registered agent as the file and the ledger together
+// have it, sorted by its identifier.
+func (c *Catalog) Agents(ctx context.Context) ([]writ.Agent, error) {
+	var all []writ.Agent
+	for _, a := range c.agents {
+		state, _, err := c.state(ctx, KindAgent, string(a.ID))
+		if err != nil {
+			return nil, err
+		}
+		if state != "" {
+			a.State = state
+		}
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b writ.Agent) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return all, nil
+}
+
+// SetState records that an agent or an operator is active, suspended or
+// retired. What the files do not know cannot be made active by it.
+func (c *Catalog) SetState(ctx context.Context, kind, id string, s writ.State, by writ.UserID) error {
+	if s != writ.Active && s != writ.Suspended && s != writ.Retired || kind != KindAgent && kind != KindOperator {
+		return writ.Refuse(writ.InvalidRequest, "want an agent or an operator that becomes active, suspended or retired", nil)
+	}
+	leaf := ledger.Leaf{Type: ledger.TypeAdmin, Note: map[string]string{"act": kind + "." + string(s), "of": id}}
+	if kind == KindAgent {
+		leaf = ledger.Leaf{Type: ledger.TypeAgent, Agent: writ.AgentID(id), Note: map[string]string{"state": string(s)}}
+	}
+	_, err := c.ledger.Commit(ctx, &ledger.Entry{
+		Leaf: leaf, User: by,
+		Changes: []ledger.Change{{Op: ledger.Put, Kind: kind, Key: id, Value: []byte(s)}},
+	})
+	if err != nil {
+		return fmt.Errorf("recording the state of %s: %w", id, err)
+	}
+	return nil
+}
+
+// state reads what the ledger says of an agent or an operator.
+func (c *Catalog) state(ctx context.Context, kind, key string) (writ.State, ledger.Expect, error) {
+	row, found, err := c.ledger.Get(ctx, kind, key)
+	if err != nil {
+		return "", ledger.Expect{}, fmt.Errorf("reading the state of an %s: %w", kind, err)
+	}
+	if !found {
+		return "", ledger.Expect{Kind: kind, Key: key, At: ledger.Absent}, nil
+	}
+	return writ.State(row.Value), ledger.Expect{Kind: kind, Key: key, At: row.At}, nil
 }
 
 // Offer replaces what an upstream offers. What it no longer offers is gone;
@@ -146,14 +217,19 @@ func (c *Catalog) Offer(ctx context.Context, upstream string, defs []Definition)
 
 var safeName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 
-// NameOf is the name of what an upstream offers, over all upstreams. A
-// resource or a prompt is one action per upstream; the colon keeps their
-// names apart from those of tools.
+// NameOf is the name of what an upstream offers, over all upstreams. Reading
+// resources is one action of an upstream, and getting prompts is another; the
+// colon, which no tool's name may have, keeps them apart from tools.
 func NameOf(kind writ.Kind, upstream, name string) writ.ToolName {
-	if kind == writ.KindTool {
+	switch kind {
+	case writ.KindTool:
 		return writ.ToolName(upstream + "." + name)
+	case writ.KindResource:
+		return writ.ToolName(upstream + ".resource:read")
+	case writ.KindPrompt:
+		return writ.ToolName(upstream + ".prompt:get")
 	}
-	return writ.ToolName(upstream + ":" + string(kind))
+	return writ.ToolName(upstream + "." + string(kind) + ":")
 }
 
 // entry judges one definition against its review and the operator's rules.

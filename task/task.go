@@ -147,7 +147,7 @@ func (b *Book) List(ctx context.Context, after writ.TaskID, limit int) ([]writ.T
 // as open can succeed any more, on any process over the same ledger. Ending a
 // task that has ended changes nothing. The purpose's text leaves the row: it
 // stays in the record that opened the task, where it can be erased.
-func (b *Book) End(ctx context.Context, id writ.TaskID, why string) (writ.Task, error) {
+func (b *Book) End(ctx context.Context, id writ.TaskID, why string, by writ.UserID) (writ.Task, error) {
 	for {
 		h, err := b.Get(ctx, id)
 		if err != nil || h.Task.State == writ.Ended {
@@ -162,6 +162,7 @@ func (b *Book) End(ctx context.Context, id writ.TaskID, why string) (writ.Task, 
 		}
 		_, err = b.Ledger.Commit(ctx, &ledger.Entry{
 			Leaf:    ledger.Leaf{Type: ledger.TypeTaskEnd, Task: id, Agent: t.Agent, Note: map[string]string{"why": why}},
+			User:    by,
 			Expect:  h.Reads,
 			Changes: []ledger.Change{{Op: ledger.Put, Kind: KindTask, Key: string(id), Value: row}},
 		})
