@@ -12,6 +12,7 @@
 package flow
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -46,14 +47,14 @@ type history struct {
 
 // source is one result, or the data of the task's own purpose.
 type source struct {
-	call    writ.CallID
-	trusted bool
-	leaves  []leaf
+	call   writ.CallID
+	leaves []leaf
 }
 
 type leaf struct {
-	field string // JSON Pointer
-	text  string // normalized
+	field   string // JSON Pointer
+	text    string // normalized
+	trusted bool
 }
 
 // New gives an empty Memory.
@@ -68,12 +69,17 @@ func (m *Memory) Knows(id writ.TaskID) bool {
 }
 
 // Begin starts the history of a task. Data that came with its purpose is the
-// first thing it has read, and is nobody's instruction.
+// first thing it has read, and is nobody's instruction. A task whose purpose
+// nobody attests begins with the worst label: its agent may carry over
+// anything from what it did before.
 func (m *Memory) Begin(t *writ.Task) {
 	h := &history{label: writ.Clean}
 	if t.Purpose.Data != "" {
-		h.add(source{leaves: []leaf{{"", normal(t.Purpose.Data)}}})
+		h.add(source{leaves: []leaf{{text: normal(t.Purpose.Data)}}})
 		h.label.Integrity = writ.Untrusted
+	}
+	if t.Purpose.Origin == writ.OriginAgent {
+		h.label = writ.Label{}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,12 +89,21 @@ func (m *Memory) Begin(t *writ.Task) {
 }
 
 // Remember adds what a call returned to the history of its task. It must be
-// called before the result is released.
-func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, result *canon.Value) {
-	s := source{call: call, trusted: label.Integrity == writ.Trusted}
+// called before the result is released. A leaf that repeats one of the call's
+// arguments is not trusted, however trusted its tool: else a value from
+// anywhere could be laundered by asking about it.
+func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, args, result *canon.Value) {
+	var asked []string
+	for _, v := range canon.Leaves(args) {
+		if text := normal(textOf(v)); text != "" {
+			asked = append(asked, text)
+		}
+	}
+	s := source{call: call}
 	for field, v := range canon.Leaves(result) {
-		if text := textOf(v); text != "" {
-			s.leaves = append(s.leaves, leaf{field, normal(text)})
+		if text := normal(textOf(v)); text != "" {
+			repeats := slices.ContainsFunc(asked, func(a string) bool { return wordIndex(text, a) >= 0 })
+			s.leaves = append(s.leaves, leaf{field, text, label.Integrity == writ.Trusted && !repeats})
 		}
 	}
 	m.mu.Lock()
@@ -152,17 +167,17 @@ func (h *history) trace(value, prompt string) writ.Provenance {
 	// whoever filled in the rest.
 	for _, s := range h.sources {
 		for _, l := range s.leaves {
-			if s.trusted && l.text == value {
+			if l.trusted && l.text == value {
 				return writ.Provenance{Origin: writ.FromTrusted, Source: s.call, Field: l.field, End: len(value)}
 			}
 		}
 	}
 	// 3. Untrusted text that holds it, or that it holds.
 	for _, s := range h.sources {
-		if s.trusted {
-			continue
-		}
 		for _, l := range s.leaves {
+			if l.trusted {
+				continue
+			}
 			at := wordIndex(l.text, value)
 			if at >= 0 || len(l.text) >= minQuote && strings.Contains(value, l.text) {
 				at = max(at, 0)

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/writgate/writ"
@@ -86,6 +87,9 @@ func (b *Book) Open(ctx context.Context, t writ.Task) (Held, error) {
 			{Op: ledger.Put, Kind: KindKey, Key: string(t.Key), Value: []byte(t.ID)},
 		},
 	})
+	if errors.Is(err, ledger.ErrConflict) {
+		return Held{}, writ.Refuse(writ.AlreadyUsed, "this key has been given a task meanwhile", err)
+	}
 	if err != nil {
 		return Held{}, fmt.Errorf("opening a task: %w", err)
 	}
@@ -102,12 +106,19 @@ func (b *Book) OfKey(ctx context.Context, c writ.Caller, environment string) (He
 	if bound != nil && (bound.Task.State != writ.Ended && b.Now().UnixMilli() < bound.Task.Expires || !bound.Task.Unattended) {
 		return *bound, nil
 	}
-	return b.Open(ctx, writ.Task{
+	h, err := b.Open(ctx, writ.Task{
 		Agent: c.Agent, User: c.User, Key: c.Key, Environment: environment, Unattended: true,
 		Grant:   writ.Grant{{Tool: "*"}},
 		Budgets: []writ.Budget{{Name: "calls", Tool: "*", Limit: unattendedMax}},
 		Expires: b.Now().Add(unattended).UnixMilli(),
 	})
+	if errors.Is(err, ledger.ErrConflict) { // another call of this key was first
+		bound, _, err = b.bound(ctx, c.Key)
+		if err == nil && bound != nil {
+			return *bound, nil
+		}
+	}
+	return h, err
 }
 
 // Get gives a task by its identifier.
@@ -208,9 +219,10 @@ func check(t *writ.Task) error {
 	case len(t.Grant) > maxGrant || len(t.Budgets) > maxBudgets:
 		return fmt.Errorf("a task holds at most %d permissions and %d budgets", maxGrant, maxBudgets)
 	}
-	for _, budget := range t.Budgets {
-		if budget.Name == "" || budget.Limit < 0 {
-			return errors.New("a budget needs a name and a limit that is not negative")
+	for i, budget := range t.Budgets {
+		same := func(b writ.Budget) bool { return b.Name == budget.Name }
+		if budget.Name == "" || budget.Limit < 0 || slices.ContainsFunc(t.Budgets[:i], same) {
+			return errors.New("a budget needs a name of its own and a limit that is not negative")
 		}
 	}
 	return nil
