@@ -1,0 +1,142 @@
+package policy
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// Cedar looks at every policy on every request. A policy whose scope does not
+// hold the request can neither match nor err, so it is enough to offer those
+// that may apply: found by action, then by principal.
+
+// A list holds the policies of one action, group or set of actions, by the
+// principal their scope names. Those that name none are under the zero UID.
+type list map[cedar.EntityUID][]*rule
+
+// index puts every policy in exactly one list of each operation that it may
+// apply to, so that no request is offered a policy twice.
+func (b *Bundle) index() {
+	shared := map[cedar.EntityUID]*list{}
+	own := map[*operation]*list{}
+	for _, r := range b.policies {
+		p := (*ast.Policy)(r.policy.AST())
+		keys := indexActions(p)
+		if len(keys) == 1 {
+			put(shared, keys[0], r, p)
+			continue
+		}
+		for _, op := range b.ops {
+			if slices.ContainsFunc(keys, func(k cedar.EntityUID) bool { return k == op.uid || slices.Contains(op.parents, k) }) {
+				put(own, op, r, p)
+			}
+		}
+	}
+	for _, op := range b.ops {
+		for _, key := range append([]cedar.EntityUID{{}, op.uid}, op.parents...) {
+			if l := shared[key]; l != nil {
+				op.lists = append(op.lists, l)
+			}
+		}
+		if l := own[op]; l != nil {
+			op.lists = append(op.lists, l)
+		}
+	}
+}
+
+func put[K comparable](lists map[K]*list, key K, r *rule, p *ast.Policy) {
+	l := lists[key]
+	if l == nil {
+		l = &list{}
+		lists[key] = l
+	}
+	principal := indexPrincipal(p)
+	(*l)[principal] = append((*l)[principal], r)
+}
+
+// indexActions are the actions one of which a request must be in; the zero
+// UID is any. A tool and its action are one to one, as are an upstream and
+// its group, so a scope by resource is one by action.
+func indexActions(p *ast.Policy) []cedar.EntityUID {
+	switch a := p.Action.(type) {
+	case ast.ScopeTypeEq:
+		return []cedar.EntityUID{a.Entity}
+	case ast.ScopeTypeIn:
+		return []cedar.EntityUID{a.Entity}
+	case ast.ScopeTypeInSet:
+		return a.Entities
+	}
+	var uid cedar.EntityUID
+	switch s := p.Resource.(type) {
+	case ast.ScopeTypeEq:
+		uid = s.Entity
+	case ast.ScopeTypeIn:
+		uid = s.Entity
+	case ast.ScopeTypeIsIn:
+		uid = s.Entity
+	}
+	switch uid.Type {
+	case "Tool":
+		return []cedar.EntityUID{actionUID(string(uid.ID))}
+	case "Upstream":
+		return []cedar.EntityUID{actionUID("upstream:" + string(uid.ID))}
+	}
+	return []cedar.EntityUID{{}}
+}
+
+// indexPrincipal is the entity that the principal must be or be in.
+func indexPrincipal(p *ast.Policy) cedar.EntityUID {
+	switch s := p.Principal.(type) {
+	case ast.ScopeTypeEq:
+		return s.Entity
+	case ast.ScopeTypeIn:
+		return s.Entity
+	case ast.ScopeTypeIsIn:
+		return s.Entity
+	}
+	return cedar.EntityUID{}
+}
+
+// A slice is the policies that may apply to one request.
+type slice []*rule
+
+// slice finds the policies that may apply to an operation and a principal,
+// whose own UID and groups are given.
+func (op *operation) slice(principals []cedar.EntityUID) slice {
+	var s slice
+	for _, l := range op.lists {
+		s = append(s, (*l)[cedar.EntityUID{}]...)
+		for _, p := range principals {
+			s = append(s, (*l)[p]...)
+		}
+	}
+	return s
+}
+
+// All makes a slice a cedar.PolicyIterator.
+func (s slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
+		for _, r := range s {
+			if !yield(r.id, r.policy) {
+				return
+			}
+		}
+	}
+}
+
+// find gives the rule with an id that came out of this slice.
+func (s slice) find(id cedar.PolicyID) *rule {
+	return s[slices.IndexFunc(s, func(r *rule) bool { return r.id == id })]
+}
+
+// assured reports whether any of the policies reads the assurance.
+func (s slice) assured() bool {
+	return slices.ContainsFunc(s, func(r *rule) bool { return r.assured })
+}
+
+// reads reports whether any of the policies reads the arguments.
+func (s slice) reads() bool {
+	return slices.ContainsFunc(s, func(r *rule) bool { return r.reads })
+}
