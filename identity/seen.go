@@ -1,0 +1,71 @@
+package identity
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// maxSeen bounds how many proofs are remembered, some 60 bytes each.
+const maxSeen = 1 << 20
+
+// seen remembers the proofs that were accepted, by the second they were made
+// in. It never says "not seen" of what it has forgotten, or cannot know: those
+// seconds are before its floor, and their proofs are refused. The floor only
+// rises: with time, which sweeps; when the memory is full, which forgets the
+// oldest second early; and so neither a clock that was set back nor a flood
+// makes a proof good a second time.
+type seen struct {
+	mu    sync.Mutex
+	floor int64 // Unix seconds; 0 before first use
+	held  map[int64]map[[32]byte]struct{}
+	count int
+}
+
+// has says whether a proof was accepted before, or could have been.
+func (s *seen) has(id [32]byte, iat, now int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep(now)
+	_, ok := s.held[iat][id]
+	return ok || iat < s.floor
+}
+
+// add remembers a proof. It is false if somebody else was first.
+func (s *seen) add(id [32]byte, iat, now int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep(now)
+	for s.count >= maxSeen {
+		s.raise(slices.Min(slices.Collect(maps.Keys(s.held))) + 1)
+	}
+	if _, ok := s.held[iat][id]; ok || iat < s.floor {
+		return false
+	}
+	if s.held[iat] == nil {
+		if s.held == nil {
+			s.held = map[int64]map[[32]byte]struct{}{}
+		}
+		s.held[iat] = map[[32]byte]struct{}{}
+	}
+	s.held[iat][id] = struct{}{}
+	s.count++
+	return true
+}
+
+// sweep forgets the seconds whose proofs are refused by their age.
+func (s *seen) sweep(now int64) {
+	if floor := now - int64(skew.Seconds()); floor > s.floor {
+		s.raise(floor)
+	}
+}
+
+func (s *seen) raise(floor int64) {
+	s.floor = floor
+	for second, ids := range s.held {
+		if second < floor {
+			s.count -= len(ids)
+			delete(s.held, second)
+		}
+	}
+}
