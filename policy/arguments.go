@@ -36,6 +36,7 @@ type shape struct {
 type attr struct {
 	name     string
 	pointer  string
+	named    cedar.Value // the pointer, as policies see it
 	required bool
 	nullable bool
 	shape    shape
@@ -184,6 +185,7 @@ func (s *shape) point(at string) {
 	for i := range s.attrs {
 		a := &s.attrs[i]
 		a.pointer = at + "/" + escapePointer(a.name)
+		a.named = cedar.String(a.pointer)
 		a.shape.point(a.pointer)
 	}
 }
@@ -236,6 +238,9 @@ var typeNames = map[kind]string{
 
 // A reading turns one call's arguments into what policy sees, once.
 type reading struct {
+	query   *writ.Query
+	args    *canon.Value
+	seen    cedar.Value
 	trace   map[string]writ.Origin // of every leaf that was traced
 	nulls   []cedar.Value
 	origins [writ.FromPrompt + 1][]cedar.Value // pointers, by the worst origin of their leaves
@@ -329,7 +334,7 @@ func (r *reading) readRecord(v *canon.Value, s shape, at string) (cedar.Value, w
 		var origin writ.Origin
 		if m.Kind() == canon.Null && a.nullable {
 			origin = r.leaf(m, a.pointer)
-			r.nulls = append(r.nulls, cedar.String(a.pointer))
+			r.nulls = append(r.nulls, a.named)
 		} else {
 			inner := a.pointer
 			if inner == "" {
@@ -342,7 +347,7 @@ func (r *reading) readRecord(v *canon.Value, s shape, at string) (cedar.Value, w
 			rec[cedar.String(a.name)], origin = c, o
 		}
 		if a.pointer != "" {
-			r.origins[origin] = append(r.origins[origin], cedar.String(a.pointer))
+			r.origins[origin] = append(r.origins[origin], a.named)
 		}
 		worst = min(worst, origin)
 	}

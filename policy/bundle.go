@@ -39,8 +39,7 @@ type rule struct {
 	id       cedar.PolicyID // file:line:column, unique in the bundle
 	reason   writ.Reason
 	redact   []string // pointers to redact from the result of what it permits
-	assured  bool     // its conditions read the assurance
-	reads    bool     // its conditions read the arguments, or where they came from
+	facts    factSet  // that its conditions read
 	position int      // in the bundle, which orders reasons
 }
 

@@ -64,24 +64,26 @@ func (b *Bundle) decide(q *writ.Query) writ.Decision {
 
 	// 2. What policy sees, and the policies that may have a say.
 	op := b.ops[q.Tool.Name]
-	context, err := see(q, args, op.args)
+	r, err := see(q, args, op.args)
 	if m, ok := errors.AsType[*misfit](err); ok {
 		return writ.Decision{Code: writ.NotRepresentable, Argument: m.argument}
 	}
 	agent, principals := agentEntity(&q.Agent)
-	c := call{
-		slice:   op.slice(principals),
-		world:   world{b.static, agent},
-		context: context,
-		request: cedar.Request{Principal: agent.UID, Action: op.uid, Resource: cedar.NewEntityUID("Tool", cedar.String(q.Tool.Name))},
-	}
-	if args == nil && c.slice.reads() {
+	s := op.slice(principals)
+	reads := s.reads()
+	if args == nil && reads&argumentFacts != 0 {
 		return writ.Decision{Code: writ.NotRepresentable}
+	}
+	c := call{
+		slice:   s,
+		world:   world{b.static, agent},
+		context: r.context(reads),
+		request: cedar.Request{Principal: agent.UID, Action: op.uid, Resource: op.resource},
 	}
 
 	// 3. The question itself.
 	d := c.ask(q.Assurance)
-	if d.Effect == writ.Permit || len(d.Errors) > 0 || !c.slice.assured() {
+	if d.Effect == writ.Permit || len(d.Errors) > 0 || reads&assuranceFacts == 0 {
 		return d
 	}
 

@@ -131,12 +131,11 @@ func (s slice) find(id cedar.PolicyID) *rule {
 	return s[slices.IndexFunc(s, func(r *rule) bool { return r.id == id })]
 }
 
-// assured reports whether any of the policies reads the assurance.
-func (s slice) assured() bool {
-	return slices.ContainsFunc(s, func(r *rule) bool { return r.assured })
-}
-
-// reads reports whether any of the policies reads the arguments.
-func (s slice) reads() bool {
-	return slices.ContainsFunc(s, func(r *rule) bool { return r.reads })
+// reads are the facts that any of the policies reads.
+func (s slice) reads() factSet {
+	var set factSet
+	for _, r := range s {
+		set |= r.facts
+	}
+	return set
 }

@@ -184,12 +184,13 @@ func quote(s string) string {
 
 // An operation is one action of the schema: a tool, and its arguments.
 type operation struct {
-	tool    writ.Tool
-	kind    writ.Kind
-	args    shape
-	uid     cedar.EntityUID
-	parents []cedar.EntityUID
-	lists   []*list // the policies that may apply to it, by principal
+	tool     writ.Tool
+	kind     writ.Kind
+	args     shape
+	uid      cedar.EntityUID
+	parents  []cedar.EntityUID
+	resource cedar.EntityUID
+	lists    []*list // the policies that may apply to it, by principal
 }
 
 // standIn is an action without arguments, for the policies that read none. No
@@ -225,7 +226,7 @@ func (b *Bundle) parseSchema(text []byte) error {
 
 func parseAction(id string, a ast.Action) (*operation, error) {
 	note := func(key types.AnnotationKey) string { return string(a.Annotations[key]) }
-	op := &operation{uid: actionUID(id), kind: writ.Kind(note("kind"))}
+	op := &operation{uid: actionUID(id), resource: cedar.NewEntityUID("Tool", cedar.String(id)), kind: writ.Kind(note("kind"))}
 	op.tool = writ.Tool{Name: writ.ToolName(id), Upstream: note("upstream"), Definition: writ.Digest(note("definition")),
 		Fetch: note("fetch") == "true", Credential: note("credential")}
 	err := errors.Join(

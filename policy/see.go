@@ -48,10 +48,106 @@ func agentEntity(a *writ.Agent) (e cedar.Entity, principals []cedar.EntityUID) {
 	}, principals
 }
 
-// see makes the context of a query, all but the assurance. Args is nil if the
-// arguments were not shown; then no policy that reads them may be asked.
-func see(q *writ.Query, args *canon.Value, s shape) (cedar.RecordMap, error) {
-	r := reading{trace: make(map[string]writ.Origin, len(q.Provenance))}
+// A fact is one value that a policy can read in the context: a member of it,
+// or an attribute of a member that is a record. Only facts that a policy reads
+// are made.
+type fact struct {
+	member, attr cedar.String
+	of           func(*reading) cedar.Value // nil is a value that is not there
+}
+
+// facts are all there are.
+var facts = []fact{
+	{"assurance", "", nil}, // made by ask, rung by rung
+	{"args", "", func(r *reading) cedar.Value { return r.seen }},
+	{"budget", "", func(r *reading) cedar.Value { return budgetRecord(r.query, r.args) }},
+	{"caller", "chain", func(r *reading) cedar.Value { return chainSet(r.query.Caller.Chain) }},
+	{"caller", "depth", func(r *reading) cedar.Value { return cedar.Long(len(r.query.Caller.Chain)) }},
+	{"caller", "proof", func(r *reading) cedar.Value { return cedar.NewEntityUID("Proof", cedar.String(r.query.Caller.Proof)) }},
+	{"caller", "user", func(r *reading) cedar.Value { return userValue(r.query.Caller.User) }},
+	{"label", "", func(r *reading) cedar.Value { return labels[r.query.Label.Integrity][r.query.Label.Class] }},
+	{"nulls", "", func(r *reading) cedar.Value { return cedar.NewSet(r.nulls...) }},
+	{"origin", "untrusted", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromUntrusted]...) }},
+	{"origin", "agent", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromAgent]...) }},
+	{"origin", "trusted", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromTrusted]...) }},
+	{"origin", "roster", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromRoster]...) }},
+	{"origin", "bound", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromBound]...) }},
+	{"origin", "user", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromUser]...) }},
+	{"origin", "prompt", func(r *reading) cedar.Value { return cedar.NewSet(r.origins[writ.FromPrompt]...) }},
+	{"task", "age", func(r *reading) cedar.Value {
+		return cedar.NewDurationFromMillis(max(0, r.query.Time-r.query.Task.Opened))
+	}},
+	{"task", "attested", func(r *reading) cedar.Value { return cedar.Boolean(originName(&r.query.Task) != "agent") }},
+	{"task", "delegated", func(r *reading) cedar.Value { return cedar.Boolean(r.query.Task.Parent != "") }},
+	{"task", "environment", func(r *reading) cedar.Value { return cedar.String(r.query.Task.Environment) }},
+	{"task", "id", func(r *reading) cedar.Value { return cedar.String(r.query.Task.ID) }},
+	{"task", "isolation", func(r *reading) cedar.Value { return cedar.NewEntityUID("Isolation", isolationName(&r.query.Task)) }},
+	{"task", "left", func(r *reading) cedar.Value { return cedar.NewDurationFromMillis(r.query.Task.Expires - r.query.Time) }},
+	{"task", "origin", func(r *reading) cedar.Value { return cedar.NewEntityUID("PurposeOrigin", originName(&r.query.Task)) }},
+	{"task", "purpose", func(r *reading) cedar.Value { return purposeText(&r.query.Task) }},
+	{"task", "unattended", func(r *reading) cedar.Value { return cedar.Boolean(r.query.Task.Unattended) }},
+	{"task", "user", func(r *reading) cedar.Value { return userValue(r.query.Task.User) }},
+	{"time", "", func(r *reading) cedar.Value { return cedar.NewDatetimeFromMillis(r.query.Time) }},
+}
+
+// A factSet is a set of facts, by their position.
+type factSet uint32
+
+const allFacts = ^factSet(0)
+
+var (
+	assuranceFacts = factsOf("assurance", "")
+	argumentFacts  = factsOf("args", "") | factsOf("nulls", "") | factsOf("origin", "")
+)
+
+// factsOf are those of one member of the context; of one attribute of it, if
+// attr is not empty.
+func factsOf(member, attr cedar.String) factSet {
+	var set factSet
+	for i, f := range facts {
+		if f.member == member && (attr == "" || f.attr == "" || f.attr == attr) {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
+// context makes the context of the facts in want, all but the assurance.
+func (r *reading) context(want factSet) cedar.RecordMap {
+	context := cedar.RecordMap{}
+	for i := 0; i < len(facts); {
+		member, attrs := facts[i].member, cedar.RecordMap(nil)
+		for ; i < len(facts) && facts[i].member == member; i++ {
+			f := &facts[i]
+			if want&(1<<i) == 0 || f.of == nil {
+				continue
+			}
+			v := f.of(r)
+			if f.attr == "" {
+				context[member] = v
+				continue
+			}
+			if attrs == nil {
+				attrs = cedar.RecordMap{}
+			}
+			if v != nil {
+				attrs[f.attr] = v
+			}
+		}
+		if attrs != nil {
+			context[member] = cedar.NewRecord(attrs)
+		}
+	}
+	return context
+}
+
+// see reads the arguments of a query, all of them, whoever asks. They are nil
+// if they were not shown; then no policy that reads them may be asked.
+func see(q *writ.Query, args *canon.Value, s shape) (*reading, error) {
+	r := &reading{query: q, args: args, seen: cedar.Record{}, trace: make(map[string]writ.Origin, len(q.Provenance))}
+	if args == nil {
+		return r, nil
+	}
 	for _, p := range q.Provenance {
 		if p.Origin > writ.FromPrompt {
 			p.Origin = writ.FromUntrusted
@@ -60,24 +156,20 @@ func see(q *writ.Query, args *canon.Value, s shape) (cedar.RecordMap, error) {
 			r.trace[p.Argument] = p.Origin
 		}
 	}
-	var seen cedar.Value = cedar.Record{}
-	if args != nil {
-		var err error
-		if seen, _, err = r.read(args, s, ""); err != nil {
-			return nil, err
+	var err error
+	r.seen, _, err = r.read(args, s, "")
+	return r, err
+}
+
+// labels are all there are, as policies see them.
+var labels = func() (all [writ.Trusted + 1][writ.Public + 1]cedar.Record) {
+	for i := range all {
+		for c := range all[i] {
+			all[i][c] = labelRecord(writ.Label{Integrity: writ.Integrity(i), Class: writ.Class(c)})
 		}
 	}
-	return cedar.RecordMap{
-		"args":   seen,
-		"budget": budgetRecord(q, args),
-		"caller": callerRecord(&q.Caller),
-		"label":  labelRecord(q.Label),
-		"nulls":  cedar.NewSet(r.nulls...),
-		"origin": originRecord(&r),
-		"task":   taskRecord(&q.Task, q.Time),
-		"time":   cedar.NewDatetimeFromMillis(q.Time),
-	}, nil
-}
+	return all
+}()
 
 func labelRecord(l writ.Label) cedar.Record {
 	return cedar.NewRecord(cedar.RecordMap{
@@ -87,62 +179,44 @@ func labelRecord(l writ.Label) cedar.Record {
 	})
 }
 
-func callerRecord(c *writ.Caller) cedar.Record {
-	chain := make([]cedar.Value, len(c.Chain))
-	for i, h := range c.Chain {
-		chain[i] = agentUID(h.Agent)
+func chainSet(chain []writ.Hop) cedar.Set {
+	agents := make([]cedar.Value, len(chain))
+	for i, h := range chain {
+		agents[i] = agentUID(h.Agent)
 	}
-	m := cedar.RecordMap{
-		"chain": cedar.NewSet(chain...),
-		"depth": cedar.Long(len(c.Chain)),
-		"proof": cedar.NewEntityUID("Proof", cedar.String(c.Proof)),
-	}
-	if c.User != "" {
-		m["user"] = userUID(c.User)
-	}
-	return cedar.NewRecord(m)
+	return cedar.NewSet(agents...)
 }
 
-// taskRecord says the weakest of an origin or an isolation that has no name.
-func taskRecord(t *writ.Task, now int64) cedar.Record {
-	origin, isolation := t.Purpose.Origin, t.Isolation
-	switch origin {
+func userValue(id writ.UserID) cedar.Value {
+	if id == "" {
+		return nil
+	}
+	return userUID(id)
+}
+
+// originName says the weakest of an origin without a name.
+func originName(t *writ.Task) cedar.String {
+	switch o := t.Purpose.Origin; o {
 	case writ.OriginHarness, writ.OriginOperator, writ.OriginUser:
-	default:
-		origin = "agent"
+		return cedar.String(o)
 	}
-	switch isolation {
-	case writ.IsolationSandbox, writ.IsolationUID, writ.IsolationHost:
-	default:
-		isolation = "none"
-	}
-	m := cedar.RecordMap{
-		"age":         cedar.NewDurationFromMillis(max(0, now-t.Opened)),
-		"attested":    cedar.Boolean(origin != "agent"),
-		"delegated":   cedar.Boolean(t.Parent != ""),
-		"environment": cedar.String(t.Environment),
-		"id":          cedar.String(t.ID),
-		"isolation":   cedar.NewEntityUID("Isolation", cedar.String(isolation)),
-		"left":        cedar.NewDurationFromMillis(t.Expires - now),
-		"origin":      cedar.NewEntityUID("PurposeOrigin", cedar.String(origin)),
-		"purpose":     cedar.String(""),
-		"unattended":  cedar.Boolean(t.Unattended),
-	}
-	if origin != "agent" {
-		m["purpose"] = cedar.String(t.Purpose.Prompt())
-	}
-	if t.User != "" {
-		m["user"] = userUID(t.User)
-	}
-	return cedar.NewRecord(m)
+	return "agent"
 }
 
-func originRecord(r *reading) cedar.Record {
-	m := make(cedar.RecordMap, len(r.origins))
-	for o := range r.origins {
-		m[cedar.String(writ.Origin(o).String())] = cedar.NewSet(r.origins[o]...)
+// isolationName says the weakest of an isolation without a name.
+func isolationName(t *writ.Task) cedar.String {
+	switch i := t.Isolation; i {
+	case writ.IsolationSandbox, writ.IsolationUID, writ.IsolationHost:
+		return cedar.String(i)
 	}
-	return cedar.NewRecord(m)
+	return "none"
+}
+
+func purposeText(t *writ.Task) cedar.String {
+	if originName(t) == "agent" {
+		return ""
+	}
+	return cedar.String(t.Purpose.Prompt())
 }
 
 // budgetRecord is of the tightest of the budgets that count the call, all of

@@ -36,7 +36,7 @@ func (b *Bundle) validate() (problems []string) {
 func (b *Bundle) check(r *rule) []string {
 	p := (*ast.Policy)(r.policy.AST())
 	w := walkConditions(p.Conditions)
-	r.assured, r.reads = w.assured, w.args || w.traced
+	r.facts = w.facts
 
 	// 1. What needs no types.
 	problems := w.problems
@@ -257,9 +257,8 @@ func (b *Bundle) entities() cedar.EntityMap {
 	}
 	for op := range maps.Values(b.ops) {
 		up := cedar.NewEntityUID("Upstream", cedar.String(op.tool.Upstream))
-		uid := cedar.NewEntityUID("Tool", cedar.String(op.tool.Name))
 		m[up] = cedar.Entity{UID: up}
-		m[uid] = cedar.Entity{UID: uid, Parents: cedar.NewEntityUIDSet(up), Attributes: cedar.NewRecord(cedar.RecordMap{
+		m[op.resource] = cedar.Entity{UID: op.resource, Parents: cedar.NewEntityUIDSet(up), Attributes: cedar.NewRecord(cedar.RecordMap{
 			"fetch":  cedar.Boolean(op.tool.Fetch),
 			"harm":   cedar.Long(writ.ReadOnly - op.tool.Tier),
 			"tier":   cedar.NewEntityUID("Tier", cedar.String(op.tool.Tier.String())),

@@ -13,9 +13,8 @@ import (
 // conditions of a policy once.
 type walk struct {
 	args     bool     // reads arguments of particular tools
-	traced   bool     // asks where any argument came from
 	action   bool     // speaks of the action
-	assured  bool     // reads the assurance
+	facts    factSet  // that it reads
 	pointers []string // literal argument pointers it asks for
 	has      []ast.NodeTypeHas
 	literals []cedar.EntityUID
@@ -35,7 +34,7 @@ func (w *walk) visit(n ast.IsNode) bool {
 	case ast.NodeTypeVariable:
 		switch n.Name {
 		case "context": // as a whole: visit of its members stops above
-			w.args, w.assured = true, true
+			w.args, w.facts = true, allFacts
 			w.problems = append(w.problems, "reads the context as a whole: name the member")
 		case "action":
 			w.action = true
@@ -46,18 +45,11 @@ func (w *walk) visit(n ast.IsNode) bool {
 		}
 	case ast.NodeTypeHas:
 		w.has = append(w.has, n)
-		if isVariable(n.Arg, "context") {
-			w.member(n.Value)
-			return false
-		}
+		return !w.reads(n.Arg, n.Value)
 	case ast.NodeTypeAccess:
-		if isVariable(n.Arg, "context") {
-			w.member(n.Value)
-			return false
-		}
+		return !w.reads(n.Arg, n.Value)
 	case ast.NodeTypeIsEmpty:
-		w.traced = w.traced || isPointerSet(n.Arg)
-		return !isPointerSet(n.Arg)
+		return !w.pointerSet(n.Arg)
 	case ast.NodeTypeContains:
 		return !w.asks(n.Left, n.Right)
 	case ast.NodeTypeContainsAny:
@@ -68,13 +60,25 @@ func (w *walk) visit(n ast.IsNode) bool {
 	return true
 }
 
-// member notes the use of one member of the context.
-func (w *walk) member(name types.String) {
+// reads notes the use of one member of the context, or of an attribute of
+// one, if that is what it is.
+func (w *walk) reads(of ast.IsNode, name types.String) bool {
+	if a, ok := of.(ast.NodeTypeAccess); ok && isVariable(a.Arg, "context") {
+		w.member(a.Value, name)
+		return true
+	}
+	if isVariable(of, "context") {
+		w.member(name, "")
+		return true
+	}
+	return false
+}
+
+func (w *walk) member(name, attr types.String) {
+	w.facts |= factsOf(name, attr)
 	switch name {
 	case "args":
 		w.args = true
-	case "assurance":
-		w.assured = true
 	case "origin", "nulls":
 		w.problems = append(w.problems, fmt.Sprintf("context.%s may only be asked isEmpty, contains, containsAny and containsAll, with literal pointers", name))
 	}
@@ -82,7 +86,7 @@ func (w *walk) member(name types.String) {
 
 // asks notes the pointers that a set of pointers is asked for, if it is one.
 func (w *walk) asks(set, what ast.IsNode) bool {
-	if !isPointerSet(set) {
+	if !w.pointerSet(set) {
 		return false
 	}
 	w.args = true
@@ -111,13 +115,17 @@ func isMember(n ast.IsNode, name types.String) bool {
 	return ok && a.Value == name && isVariable(a.Arg, "context")
 }
 
-// isPointerSet recognises context.nulls and context.origin.x.
-func isPointerSet(n ast.IsNode) bool {
+// pointerSet recognises context.nulls and context.origin.x, and notes its use.
+func (w *walk) pointerSet(n ast.IsNode) bool {
 	if isMember(n, "nulls") {
+		w.facts |= factsOf("nulls", "")
 		return true
 	}
-	a, ok := n.(ast.NodeTypeAccess)
-	return ok && isMember(a.Arg, "origin")
+	if a, ok := n.(ast.NodeTypeAccess); ok && isMember(a.Arg, "origin") {
+		w.facts |= factsOf("origin", a.Value)
+		return true
+	}
+	return false
 }
 
 // declared checks a `has` against the types of one action: the validator
@@ -208,7 +216,7 @@ func trendOf(n ast.IsNode) trend {
 	}
 	w := &walk{}
 	ast.Inspect(ast.NewNode(n), w.visit)
-	if w.assured {
+	if w.facts&assuranceFacts != 0 {
 		return either
 	}
 	return steady
