@@ -1,5 +1,10 @@
 package writ
 
+import (
+	"encoding/json"
+	"fmt"
+)
+
 import "strings"
 
 // A ToolName is "upstream.name".
@@ -48,6 +53,16 @@ type Action struct {
 	Inputs        JSON   `json:"inputs,omitempty"`        // input responses
 	State         string `json:"state,omitempty"`         // the upstream's own requestState
 	Preconditions JSON   `json:"preconditions,omitempty"` // what must still hold at the target
+}
+
+// Digest names an action by everything that distinguishes it from another: it
+// is what an approval is bound to, and a capability.
+func (a *Action) Digest() Digest {
+	b, err := json.Marshal(a) // fields in order, texts escaped one way: one action, one encoding
+	if err != nil {
+		panic(fmt.Sprintf("an action of texts does not marshal: %v", err))
+	}
+	return Hash("action", b)
 }
 
 // A Claim is the agent's own word for what it is doing. It is recorded and
