@@ -3,9 +3,8 @@ package writ
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
-
-import "strings"
 
 // A ToolName is "upstream.name".
 type ToolName string

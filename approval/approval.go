@@ -78,9 +78,6 @@ type Book struct {
 	MAC    [32]byte
 }
 
-// Action is the digest that an approval is bound to.
-func Action(a *writ.Action) writ.Digest { return a.Digest() }
-
 // Find gives the request that was last made for this action in this task, or
 // nil.
 func (b *Book) Find(ctx context.Context, task writ.TaskID, action writ.Digest) (*Request, error) {
@@ -191,7 +188,7 @@ func (b *Book) List(ctx context.Context) ([]*Request, error) {
 // commit must hold for it to exist. A request for the same action that still
 // waits is the answer to a second asking; then the entry is nil.
 func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) (*Request, *ledger.Entry, error) {
-	action := Action(&q.Action)
+	action := q.Action.Digest()
 	old, err := b.Find(ctx, q.Task.ID, action)
 	if err != nil {
 		return nil, nil, err
@@ -236,7 +233,7 @@ func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest
 	switch q := &r.Query; {
 	case r.State != Pending:
 		return r, writ.Refuse(writ.AlreadyDecided, "this request is "+r.State, nil)
-	case Action(&q.Action) != shown:
+	case q.Action.Digest() != shown:
 		return r, writ.Refuse(writ.ApprovalMismatch, "what was shown is not what was asked about", nil)
 	case a.By == "" || a.Key == "":
 		return r, writ.Refuse(writ.NotEntitled, "an answer needs a person and a proven key", nil)

@@ -82,11 +82,11 @@ func TestApprovalIsOfOneActionOnce(t *testing.T) {
 	if again := ask(t, b, q, writ.OneReviewer); again.ID != r.ID {
 		t.Error("the same question was asked twice")
 	}
-	got, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("omar"))
+	got, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"))
 	if err != nil || got.State != approval.Approved || got.Assurance() != writ.OneReviewer {
 		t.Fatalf("Answer = %+v, %v", got, err)
 	}
-	found, err := b.Find(ctx, "task_1", approval.Action(&q.Action))
+	found, err := b.Find(ctx, "task_1", q.Action.Digest())
 	if err != nil || found.State != approval.Approved {
 		t.Fatalf("Find = %+v, %v", found, err)
 	}
@@ -100,14 +100,14 @@ func TestApprovalIsOfOneActionOnce(t *testing.T) {
 			t.Fatalf("after its use an approval is %q (%v)", now.State, err)
 		}
 	}
-	_, err = b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("olga"))
+	_, err = b.Answer(ctx, r.ID, q.Action.Digest(), yes("olga"))
 	refused(t, err, writ.AlreadyDecided)
 }
 
 // TestH30EveryByteCounts changes any part of an action.
 func TestH30EveryByteCounts(t *testing.T) {
 	base := writ.Action{Kind: writ.KindTool, Upstream: "bank", Name: "pay", Definition: "sha256:d", Arguments: `{"amount":100}`}
-	want := approval.Action(&base)
+	want := base.Digest()
 	rapid.Check(t, func(t *rapid.T) {
 		a := base
 		s := rapid.StringN(1, 8, -1).Draw(t, "text")
@@ -117,14 +117,14 @@ func TestH30EveryByteCounts(t *testing.T) {
 			func() { a.Arguments = writ.JSON(s) }, func() { a.Inputs = writ.JSON(s) }, func() { a.State = s }, func() { a.Preconditions = writ.JSON(s) },
 		}
 		change[field]()
-		if a != base && approval.Action(&a) == want {
+		if a != base && a.Digest() == want {
 			t.Fatalf("%+v has the digest of %+v", a, base)
 		}
 	})
 }
 
 func TestH32NumbersThatLookAlike(t *testing.T) {
-	digest := func(args writ.JSON) writ.Digest { return approval.Action(&writ.Action{Arguments: args}) }
+	digest := func(args writ.JSON) writ.Digest { return (&writ.Action{Arguments: args}).Digest() }
 	if digest(`{"n":9007199254740993}`) == digest(`{"n":9007199254740992}`) || digest(`{"n":1.0}`) == digest(`{"n":1}`) {
 		t.Error("two numbers, one digest")
 	}
@@ -137,15 +137,15 @@ func TestApprovalOfAnotherActionDoesNotCount(t *testing.T) {
 	r := ask(t, b, q, writ.OneReviewer)
 	other := q.Action
 	other.Arguments = `{"amount":9000,"to":"acme"}`
-	_, err := b.Answer(ctx, r.ID, approval.Action(&other), yes("omar"))
+	_, err := b.Answer(ctx, r.ID, other.Digest(), yes("omar"))
 	refused(t, err, writ.ApprovalMismatch)
 	if now, _ := b.Get(ctx, r.ID); now.State != approval.Pending {
 		t.Errorf("a mismatch left the request %q", now.State)
 	}
-	if found, err := b.Find(ctx, "task_1", approval.Action(&other)); err != nil || found != nil {
+	if found, err := b.Find(ctx, "task_1", other.Digest()); err != nil || found != nil {
 		t.Errorf("H33: an approval of another action was found: %v, %v", found, err)
 	}
-	if found, err := b.Find(ctx, "task_2", approval.Action(&q.Action)); err != nil || found != nil {
+	if found, err := b.Find(ctx, "task_2", q.Action.Digest()); err != nil || found != nil {
 		t.Errorf("H44: an approval of another task was found: %v, %v", found, err)
 	}
 }
@@ -155,7 +155,7 @@ func TestH36WhoMayApprove(t *testing.T) {
 	b, c := open(t)
 	q := payment(c)
 	r := ask(t, b, q, writ.OneReviewer)
-	shown := approval.Action(&q.Action)
+	shown := q.Action.Digest()
 	for name, x := range map[string]struct {
 		a    approval.Answer
 		want writ.Code
@@ -174,7 +174,7 @@ func TestH36WhoMayApprove(t *testing.T) {
 	// The user may confirm where confirming is what is asked for.
 	q.Action.Arguments = `{"amount":5,"to":"acme"}`
 	r = ask(t, b, q, writ.UserConfirmed)
-	if got, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("lena")); err != nil || got.Assurance() != writ.UserConfirmed {
+	if got, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("lena")); err != nil || got.Assurance() != writ.UserConfirmed {
 		t.Errorf("the user's confirmation = %+v, %v", got, err)
 	}
 }
@@ -185,7 +185,7 @@ func TestH36ApproverWhoLostTheRole(t *testing.T) {
 	q := payment(c)
 	r := ask(t, b, q, writ.OneReviewer)
 	reads := ledger.Expect{Kind: "operator", Key: "omar", At: ledger.Absent}
-	if _, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("omar"), reads); err != nil {
+	if _, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"), reads); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Ledger.Commit(ctx, &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin}, Changes: []ledger.Change{{Op: ledger.Put, Kind: "operator", Key: "omar", Value: []byte("suspended")}}})
@@ -207,7 +207,7 @@ func TestTimeoutDenies(t *testing.T) {
 	q := payment(c)
 	r := ask(t, b, q, writ.OneReviewer)
 	c.advance(16 * time.Minute)
-	_, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("omar"))
+	_, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"))
 	refused(t, err, writ.AlreadyDecided)
 	if waiting, err := b.List(ctx); err != nil || len(waiting) != 0 {
 		t.Errorf("an expired request is still listed: %v, %v", waiting, err)
@@ -220,19 +220,19 @@ func TestNoIsNo(t *testing.T) {
 	q := payment(c)
 	r := ask(t, b, q, writ.OneReviewer)
 	no := approval.Answer{By: "omar", Key: "k", Reason: "wrong payee"}
-	got, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), no)
+	got, err := b.Answer(ctx, r.ID, q.Action.Digest(), no)
 	if err != nil || got.State != approval.Denied || got.Assurance() != writ.NoAssurance {
 		t.Fatalf("Answer = %+v, %v", got, err)
 	}
 	if reason, ok := got.Refused(); !ok || reason != "wrong payee" {
 		t.Errorf("Refused = %q, %v", reason, ok)
 	}
-	_, err = b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("olga"))
+	_, err = b.Answer(ctx, r.ID, q.Action.Digest(), yes("olga"))
 	refused(t, err, writ.AlreadyDecided)
 	no.Reason = strings.Repeat("x", 2000)
 	q.Action.Name = "refund"
 	r = ask(t, b, q, writ.OneReviewer)
-	_, err = b.Answer(ctx, r.ID, approval.Action(&q.Action), no)
+	_, err = b.Answer(ctx, r.ID, q.Action.Digest(), no)
 	refused(t, err, writ.TooLarge)
 }
 
@@ -246,7 +246,7 @@ func TestF14OneAnswerWins(t *testing.T) {
 	won := 0
 	for _, by := range []writ.UserID{"a", "b", "c", "d", "e", "f", "g", "h"} {
 		wg.Go(func() {
-			if _, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes(by)); err == nil {
+			if _, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes(by)); err == nil {
 				mu.Lock()
 				won++
 				mu.Unlock()
@@ -298,7 +298,7 @@ func TestVoidEndsATasksRequests(t *testing.T) {
 	if err := b.Void(ctx, "task_1"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := b.Answer(ctx, r.ID, approval.Action(&q.Action), yes("omar"))
+	_, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"))
 	refused(t, err, writ.AlreadyDecided)
 	if waiting, _ := b.List(ctx); len(waiting) != 1 || waiting[0].ID != kept.ID {
 		t.Errorf("after Void these wait: %v", waiting)
