@@ -61,6 +61,13 @@ func fixedGroups() []string {
 // generate writes the schema of these tools. The same tools give the same
 // bytes.
 func generate(tools []ToolSchema) ([]byte, error) {
+	text, err := actions(tools, &Bundle{})
+	return slices.Concat([]byte(baseSchema), text), err
+}
+
+// actions writes the tools, and the groups that they need, as far as a bundle
+// does not have them.
+func actions(tools []ToolSchema, known *Bundle) ([]byte, error) {
 	tools = slices.Clone(tools)
 	slices.SortFunc(tools, func(a, b ToolSchema) int { return strings.Compare(string(a.Tool.Name), string(b.Tool.Name)) })
 	groups := fixedGroups()
@@ -76,9 +83,10 @@ func generate(tools []ToolSchema) ([]byte, error) {
 	}
 	slices.Sort(groups)
 	var w strings.Builder
-	w.WriteString(baseSchema)
 	for _, g := range slices.Compact(groups) {
-		fmt.Fprintf(&w, "action %s;\n", quote(g))
+		if known.schema == nil || known.schema.Actions[actionUID(g)].Entity.UID.IsZero() {
+			fmt.Fprintf(&w, "action %s;\n", quote(g))
+		}
 	}
 	for _, t := range tools {
 		s, err := shapeOfTool(t.Input)
