@@ -37,6 +37,7 @@ const (
 
 	OurPrefix   = "io.github.writgate/"
 	KeyIntent   = OurPrefix + "intent"   // the agent's claim, on a request
+	KeyCall     = OurPrefix + "call"     // the id that a client chose for its call, to ask for its outcome again
 	KeyDecision = OurPrefix + "decision" // why, on a result
 	KeyReceipt  = OurPrefix + "receipt"
 )
@@ -161,6 +162,7 @@ type Meta struct {
 	Traceparent   string    // W3C Trace Context; empty if malformed
 	Tracestate    string
 	Claim         writ.Claim
+	Call          writ.CallID // empty: the client chose none
 }
 
 // Append appends m to b as the value of a request's _meta. It is the allow

@@ -20,7 +20,7 @@ func call(id, name, rest string) string {
 func TestRequest(t *testing.T) {
 	body := `{"jsonrpc":"2.0","id":"a\u0062","method":"tools/call","params":{"name":"pay","arguments":{"n":9007199254740993},` +
 		`"_meta":{"progressToken":7,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"a=b",` +
-		`"io.github.writgate/intent":{"intent":"pay the invoice","prompt":"please pay"},"com.example/other":1,` +
+		`"io.github.writgate/intent":{"intent":"pay the invoice","prompt":"please pay"},"io.github.writgate/call":"call_06eajrq8msv0q1bt3r4vckg5ym","com.example/other":1,` +
 		`"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"},` +
 		`"io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}}}}`
 	r, err := mcp.ParseRequest([]byte(body))
@@ -37,6 +37,7 @@ func TestRequest(t *testing.T) {
 		Version: mcp.Modern, Client: `{"name":"c","version":"1"}`, Capabilities: `{"elicitation":{}}`, ProgressToken: "7",
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Tracestate: "a=b",
 		Claim: writ.Claim{Intent: "pay the invoice", Prompt: "please pay"},
+		Call: "call_06eajrq8msv0q1bt3r4vckg5ym",
 	}
 	if r.Meta != want {
 		t.Errorf("meta = %+v, want %+v", r.Meta, want)
@@ -96,6 +97,8 @@ func TestRequestRefused(t *testing.T) {
 		{"progress_float", meta(`"progressToken":1.0`), mcp.CodeInvalidParams, 400, "1"},
 		{"intent_number", meta(`"io.github.writgate/intent":1`), mcp.CodeInvalidParams, 400, "1"},
 		{"intent_long", meta(`"io.github.writgate/intent":"` + strings.Repeat("x", 4097) + `"`), mcp.CodeInvalidParams, 400, "1"},
+		{"call_number", meta(`"io.github.writgate/call":1`), mcp.CodeInvalidParams, 400, "1"},
+		{"call_of_another_kind", meta(`"io.github.writgate/call":"task_06eajrq8msv0q1bt3r4vckg5ym"`), mcp.CodeInvalidParams, 400, "1"},
 		{"too_large", `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("x", 1<<20) + `"}`, mcp.CodeParse, 413, ""},
 		{"long_method", `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("x", 129) + `"}`, mcp.CodeInvalidRequest, 400, "1"},
 	} {

@@ -84,6 +84,14 @@ func (m *Meta) fill(v *canon.Value) *Error {
 	if err := claim(&m.Claim, v.Get(KeyIntent)); err != "" {
 		return bad(KeyIntent, err)
 	}
+	if c := v.Get(KeyCall); c != nil {
+		s, _ := c.Str()
+		id, err := writ.ParseID[writ.CallID](s)
+		if err != nil {
+			return bad(KeyCall, "an identifier of the form call_…")
+		}
+		m.Call = id
+	}
 	version := v.Get(KeyVersion)
 	if version == nil {
 		return nil

@@ -58,15 +58,13 @@ func (r *Result) IsError() bool {
 func (r *Result) Value() *canon.Value { return r.v }
 
 // Stamp gives the result with every _meta key under our prefix taken out, and
-// own put in; the keys of own are whole. Every other byte stays as it was. If
-// resultType is missing, it is not added: that is for whoever knows the wire
-// it goes down on.
-func (r *Result) Stamp(own map[string]writ.JSON) ([]byte, error) {
+// own put in, and the changes made that the wire it goes down on demands; the
+// keys of own are whole. Every other byte stays as it was.
+func (r *Result) Stamp(own map[string]writ.JSON, changes ...canon.Change) ([]byte, error) {
 	meta := r.v.Get("_meta")
 	if meta == nil && len(own) > 0 {
-		return canon.Splice(r.v, canon.Change{In: r.v, Name: "_meta", Value: writ.JSON(object(own))})
+		return canon.Splice(r.v, append(changes, canon.Change{In: r.v, Name: "_meta", Value: writ.JSON(object(own))})...)
 	}
-	var changes []canon.Change
 	for name := range meta.Members() {
 		if _, replaced := own[name]; strings.HasPrefix(name, OurPrefix) && !replaced {
 			changes = append(changes, canon.Change{In: meta, Name: name})

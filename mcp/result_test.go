@@ -53,6 +53,22 @@ func TestStampKeepsEveryOtherByte(t *testing.T) {
 			}
 		})
 	}
+	for _, c := range []struct{ name, in, want string }{
+		{"changed", `{"ttlMs":9,"_meta":{"k":1}}`, `{"ttlMs":0,"_meta":{"k":1,"io.github.writgate/decision":{"effect":"permit"},"io.github.writgate/receipt":"r"}}`},
+		{"changed_without_meta", `{"ttlMs":9}`, `{"ttlMs":0,"_meta":{"io.github.writgate/decision":{"effect":"permit"},"io.github.writgate/receipt":"r"}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := parse(t, c.in)
+			r, err := mcp.NewResult(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := r.Stamp(own, canon.Change{In: v, Name: "ttlMs", Value: "0"})
+			if err != nil || string(got) != c.want {
+				t.Errorf("Stamp = %v\n%s\nwant\n%s", err, got, c.want)
+			}
+		})
+	}
 	t.Run("nothing_of_ours", func(t *testing.T) {
 		in := `{ "_meta" : { "io.github.writgate/decision": 1 , "k":2}}`
 		r, err := mcp.NewResult(parse(t, in))
