@@ -37,7 +37,7 @@ func TestRequest(t *testing.T) {
 		Version: mcp.Modern, Client: `{"name":"c","version":"1"}`, Capabilities: `{"elicitation":{}}`, ProgressToken: "7",
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Tracestate: "a=b",
 		Claim: writ.Claim{Intent: "pay the invoice", Prompt: "please pay"},
-		Call: "call_06eajrq8msv0q1bt3r4vckg5ym",
+		Call:  "call_06eajrq8msv0q1bt3r4vckg5ym",
 	}
 	if r.Meta != want {
 		t.Errorf("meta = %+v, want %+v", r.Meta, want)
