@@ -235,8 +235,8 @@ func (b *Book) Answer(ctx context.Context, id writ.ApprovalID, shown writ.Digest
 		return r, writ.Refuse(writ.AlreadyDecided, "this request is "+r.State, nil)
 	case q.Action.Digest() != shown:
 		return r, writ.Refuse(writ.ApprovalMismatch, "what was shown is not what was asked about", nil)
-	case a.By == "" || a.Key == "":
-		return r, writ.Refuse(writ.NotEntitled, "an answer needs a person and a proven key", nil)
+	case a.By == "" || a.Yes && a.Key == "": // a no takes authority away, and needs no key
+		return r, writ.Refuse(writ.NotEntitled, "a yes needs a person and a proven key", nil)
 	case a.By == writ.UserID(q.Caller.Agent) || a.Key == q.Caller.Key || slices.ContainsFunc(q.Caller.Chain, func(h writ.Hop) bool { return h.Key == a.Key }):
 		return r, writ.Refuse(writ.SelfApproval, "an agent cannot approve what it asks for", nil)
 	case slices.ContainsFunc(r.Answers, func(b Answer) bool { return b.By == a.By || b.Key == a.Key }):

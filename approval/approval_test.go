@@ -219,7 +219,7 @@ func TestNoIsNo(t *testing.T) {
 	b, c := open(t)
 	q := payment(c)
 	r := ask(t, b, q, writ.OneReviewer)
-	no := approval.Answer{By: "omar", Key: "k", Reason: "wrong payee"}
+	no := approval.Answer{By: "uid:1000", Reason: "wrong payee"} // no key: saying no takes authority away
 	got, err := b.Answer(ctx, r.ID, q.Action.Digest(), no)
 	if err != nil || got.State != approval.Denied || got.Assurance() != writ.NoAssurance {
 		t.Fatalf("Answer = %+v, %v", got, err)
