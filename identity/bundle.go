@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
 )
 
 // Bundles are the X.509 authorities of the trust domains whose agents are
@@ -48,6 +51,26 @@ type svid struct {
 // decision that somebody took.
 func (b *Bundles) Set(td spiffeid.TrustDomain, authorities []*x509.Certificate, until time.Time) error {
 	return b.set(td, &bundle{authorities: x509bundle.FromX509Authorities(td, authorities), until: until})
+}
+
+// Read replaces the authorities of a trust domain with those of a SPIFFE
+// bundle document, as a bundle endpoint serves it. What is no such document,
+// holds no X.509 authority, or is older than what there is by its sequence
+// number, is refused and changes nothing: the last good bundle stays, until
+// its own time is over.
+func (b *Bundles) Read(td spiffeid.TrustDomain, document []byte, until time.Time) error {
+	if _, err := canon.ParseObject(document, canon.Limits{}); err != nil {
+		return fmt.Errorf("trust bundle of %s: %w", td, err)
+	}
+	read, err := spiffebundle.Parse(td, document)
+	if err != nil {
+		return fmt.Errorf("trust bundle of %s: %w", td, err)
+	}
+	sequence, _ := read.SequenceNumber()
+	if sequence > math.MaxInt64 {
+		return fmt.Errorf("trust bundle of %s has a sequence number that nothing could follow", td)
+	}
+	return b.set(td, &bundle{authorities: read.X509Bundle(), sequence: int64(sequence), until: until})
 }
 
 func (b *Bundles) set(td spiffeid.TrustDomain, next *bundle) error {

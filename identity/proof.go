@@ -56,8 +56,10 @@ func (v *Verifier) prove(e *Evidence, ath string, want writ.Thumbprint, now time
 		return proof{}, err
 	}
 	id := proofID(p.key, p.jti)
-	if v.seen.has(id, p.iat, now.Unix()) {
+	if used, forgotten := v.seen.look(id, p.iat, now.Unix()); used {
 		return proof{}, errReplayed()
+	} else if forgotten {
+		return proof{}, writ.Refuse(writ.ProofMismatch, "the DPoP proof is from before what this gateway remembers (iat): make a new one", nil)
 	}
 	if err := p.verify(p.pub); err != nil {
 		return proof{}, writ.Refuse(writ.NoPossession, "the DPoP proof does not verify", err)

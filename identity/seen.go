@@ -22,16 +22,18 @@ type seen struct {
 	count int
 }
 
-// has says whether a proof was accepted before, or could have been.
-func (s *seen) has(id [32]byte, iat, now int64) bool {
+// look says whether a proof was accepted before, and whether that can be
+// known at all.
+func (s *seen) look(id [32]byte, iat, now int64) (used, forgotten bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep(now)
-	_, ok := s.held[iat][id]
-	return ok || iat < s.floor
+	_, used = s.held[iat][id]
+	return used, iat < s.floor
 }
 
-// add remembers a proof. It is false if somebody else was first.
+// add remembers a proof. It is false if somebody else was first, or if there
+// is no room for a proof that old.
 func (s *seen) add(id [32]byte, iat, now int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
