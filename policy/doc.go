@@ -23,8 +23,9 @@
 //
 // A name that the schema does not have, even under `has`; an argument pointer,
 // a tool or a tier that does not exist; a policy that reads arguments of no
-// particular tool; one that no call could satisfy; one under which a stronger
-// assurance could permit less; templates; annotations nobody reads.
+// particular tool; one that no call could satisfy, as far as its scope and its
+// types tell; one under which a stronger assurance could permit less;
+// templates; annotations nobody reads.
 //
 // # What policy cannot relax
 //

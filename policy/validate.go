@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -25,6 +26,7 @@ func (b *Bundle) validate() (problems []string) {
 		if _, named := r.policy.Annotations()["id"]; named {
 			if first, twice := ids[r.reason.Policy]; twice {
 				problems = append(problems, r.problem(fmt.Sprintf("@id %q is taken by %s:%d", r.reason.Policy, first.File, first.Line)))
+				continue
 			}
 			ids[r.reason.Policy] = r.reason
 		}
@@ -40,7 +42,7 @@ func (b *Bundle) check(r *rule) []string {
 
 	// 1. What needs no types.
 	problems := w.problems
-	if bad := assuranceProblem(p); bad != "" {
+	if bad := assuranceProblem(p); bad != "" && w.facts != allFacts {
 		problems = append(problems, bad)
 	}
 	problems = append(problems, b.unknown(append(scopeEntities(p), w.literals...))...)
@@ -69,13 +71,17 @@ func (b *Bundle) check(r *rule) []string {
 	// 3. The types, and whether any call could satisfy it.
 	v := validate.New(b.subset(envs, w), validate.WithStrict())
 	if err := v.Policy("", p); err != nil {
-		return sorted(append(problems, strings.Split(err.Error(), "\n")...))
+		what := anyStandIn.ReplaceAllString(err.Error(), "any action")
+		return sorted(append(problems, strings.Split(what, "\n")...))
 	}
 	if len(problems) == 0 && impossible(v, p) {
 		problems = append(problems, "no call could satisfy its conditions")
 	}
 	return sorted(problems)
 }
+
+// anyStandIn is how the validator speaks of the actions that standIns makes.
+var anyStandIn = regexp.MustCompile(`Action::"\*\d+"`)
 
 func sorted(problems []string) []string {
 	slices.Sort(problems)
@@ -155,7 +161,7 @@ func (b *Bundle) environments(p *ast.Policy, w *walk) ([]resolved.Action, error)
 		if _, eq := p.Action.(ast.ScopeTypeEq); !eq && w.args {
 			named = named || slices.ContainsFunc(op.parents, func(g cedar.EntityUID) bool { return slices.Contains(scope, g) })
 		}
-		if named {
+		if named && inResource(p, op) {
 			envs = append(envs, b.schema.Actions[op.uid])
 		}
 	}
@@ -163,6 +169,23 @@ func (b *Bundle) environments(p *ast.Policy, w *walk) ([]resolved.Action, error)
 		return nil, errors.New("its scope holds no tool")
 	}
 	return envs, nil
+}
+
+// inResource reports whether a policy's scope by resource holds the tool of
+// an action.
+func inResource(p *ast.Policy, op *operation) bool {
+	in := func(uid cedar.EntityUID) bool {
+		return uid == op.resource || uid == cedar.NewEntityUID("Upstream", cedar.String(op.tool.Upstream))
+	}
+	switch s := p.Resource.(type) {
+	case ast.ScopeTypeEq:
+		return s.Entity == op.resource
+	case ast.ScopeTypeIn:
+		return in(s.Entity)
+	case ast.ScopeTypeIsIn:
+		return in(s.Entity)
+	}
+	return true
 }
 
 // standIns are actions without arguments in every combination of the groups
