@@ -1,0 +1,166 @@
+package gate
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/mcp"
+	"github.com/writgate/writ/upstream"
+)
+
+// lease has the credential minted, unless everything was stopped meanwhile.
+func (g *Gate) lease(ctx context.Context, c *carried) (*broker.Lease, error) {
+	if g.haltFile() {
+		return nil, writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
+	}
+	return g.Broker.Lease(ctx, c.row, c.intent)
+}
+
+// execute sends the action. Whatever is not known to have failed before it was
+// sent may have happened.
+func (g *Gate) execute(ctx context.Context, c *carried, lease *broker.Lease) (*upstream.Answer, error) {
+	answer, err := g.Upstream.Call(ctx, lease, upstream.Order{
+		Call: c.query.Call, Task: c.query.Task.ID, Action: &c.query.Action, Meta: c.attempt.Meta,
+		Present:  func(method, url string) (http.Header, error) { return c.token.Present(method, url) },
+		Progress: c.attempt.Progress,
+	})
+	switch {
+	case err == nil && (answer == nil || answer.Err == nil && answer.Body == nil):
+		err = errors.New("neither an answer nor an error")
+	case errors.Is(err, upstream.ErrNotSent):
+		return nil, writ.Refuse(writ.UpstreamUnavailable, "the tool could not be reached; nothing was done", lease.ScrubError(err))
+	case errors.Is(err, upstream.ErrTooLarge):
+		return nil, writ.Refuse(writ.ResultTooLarge, "the tool was called, and its answer is too large to pass on", lease.ScrubError(err))
+	}
+	if err != nil {
+		return nil, unknown(lease.ScrubError(err))
+	}
+	return answer, nil
+}
+
+// panicked is the error of a panic. What it panicked with may hold anything,
+// so only its type is told, and the digest of the stack.
+func panicked(p any) error {
+	stack := sha256.Sum256(debug.Stack())
+	return fmt.Errorf("panic with a %T, stack %x", p, stack)
+}
+
+func unknown(err error) *writ.Denial {
+	d := writ.Refuse(writ.OutcomeUnknown, "the tool was called and did not answer: what was asked may have been done; check before you try again", err)
+	d.Remedy = writ.RemedyAskUser
+	return d
+}
+
+// args are the arguments that the tool was sent.
+func (c *carried) args() *canon.Value {
+	v, _ := canon.Parse([]byte(c.query.Action.Arguments), canon.Limits{}) // canonical: it was made by Parse
+	return v
+}
+
+// resultLimits is what a tool may answer with.
+var resultLimits = canon.Limits{Bytes: 8 << 20, Depth: 128, Nodes: 1 << 20}
+
+// label takes secrets out of an answer, says what it is worth, and remembers
+// it for the next call of the task. What a tool says when it fails, and what
+// it says after it changed something, is worth nothing: both repeat what they
+// were told.
+func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (*Result, error) {
+	q := c.query
+	res := &Result{Call: q.Call, label: q.Tool.Result}
+	if answer.Err != nil {
+		res.Err, res.label.Integrity = answer.Err, writ.Untrusted
+		text := encode(answer.Err.Message)
+		data := []byte(answer.Err.Data)
+		if data == nil {
+			data = []byte("null")
+		}
+		body, echoed := lease.Scrub(fmt.Appendf(nil, `{"code":%d,"message":%s,"data":%s}`, answer.Err.Code, text, data))
+		v, err := canon.Parse(body, resultLimits)
+		if err != nil {
+			return nil, unknown(err)
+		}
+		res.Err.Message, _ = v.Get("message").Str()
+		if answer.Err.Data != "" {
+			res.Err.Data = writ.JSON(v.Get("data").Raw())
+		}
+		res.echoed, res.bytes = echoed, body
+		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.args(), v)
+		return res, nil
+	}
+	res.bytes, res.echoed = lease.Scrub(answer.Body)
+	v, err := canon.Parse(res.bytes, resultLimits)
+	if err != nil {
+		return nil, unknown(err)
+	}
+	if res.Body, err = mcp.NewResult(v); err != nil {
+		return nil, unknown(err)
+	}
+	if q.Tool.Tier != writ.ReadOnly || res.Body.IsError() || res.Body.Type() != mcp.Complete {
+		res.label.Integrity = writ.Untrusted
+	}
+	g.Flow.Remember(q.Task.ID, q.Call, res.label, c.args(), v)
+	return res, nil
+}
+
+// record makes the outcome durable, and only then gives the result out. A
+// task that ended while its call ran gets nothing.
+func (g *Gate) record(ctx context.Context, c *carried, res *Result, failed error) (*Result, error) {
+	ctx = context.WithoutCancel(ctx)
+	q := c.query
+	e := &ledger.Entry{
+		Leaf: ledger.Leaf{
+			Type: ledger.TypeOutcome, Call: q.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Key: q.Caller.Key, Tool: q.Tool.Name,
+			Capability: string(c.token.ID()), Note: map[string]string{"intent": strconv.FormatInt(c.intent.Index(), 10)},
+		},
+		User: q.Caller.User,
+	}
+	var d *writ.Denial
+	if failed != nil {
+		d = writ.AsDenial(failed)
+		e.Leaf.Code = d.Code
+		e.Parts = []ledger.Part{{Name: "error", Bytes: []byte(d.Error())}}
+	} else {
+		res.note(e)
+		// What is released is released to an open task.
+		for _, x := range c.attempt.reads {
+			if x.Kind == "task" {
+				e.Expect = append(e.Expect, x)
+			}
+		}
+	}
+	receipts, err := g.Ledger.Commit(ctx, e)
+	if errors.Is(err, ledger.ErrConflict) {
+		d = writ.Refuse(writ.ResultWithheld, "the task ended while this call ran; its result is withheld", nil)
+		e.Expect, e.Leaf.Code = nil, d.Code
+		receipts, err = g.Ledger.Commit(ctx, e)
+	}
+	if err != nil {
+		if d == nil {
+			d = writ.Refuse(writ.OutcomeUnrecorded, fmt.Sprintf("the tool answered, and the answer to %s could not be recorded; it is withheld", q.Call), nil)
+		}
+		d.Err = errors.Join(d.Err, err)
+		return nil, d
+	}
+	if d != nil {
+		return nil, d
+	}
+	res.seal(c, receipts[0])
+	return res, nil
+}
+
+// revoke ends the call's credential. It does not fail the call: what cannot
+// be ended now is queued, and shown until it is.
+func (g *Gate) revoke(ctx context.Context, c *carried) {
+	if c.row.Backend != "" {
+		g.Broker.Revoke(context.WithoutCancel(ctx), c.row) // the queue holds the error
+	}
+}

@@ -1,0 +1,190 @@
+package gate
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/mcp"
+	"github.com/writgate/writ/replay"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// A Result is what may be released: the tool's own result, or the error it
+// answered with, clean of secrets and on record.
+type Result struct {
+	Call     writ.CallID
+	Body     *mcp.Result // nil if Err is set
+	Err      *mcp.Error
+	Decision writ.JSON // for _meta: what was decided
+	Receipt  writ.JSON // for _meta: which record says so
+
+	bytes  []byte // of Body, or of Err, as recorded
+	label  writ.Label
+	echoed bool // the tool gave its credential back, and it was taken out
+}
+
+// The kinds of outcomes, in the leaf's note "outcome".
+const (
+	outcomeResult = "result"
+	outcomeError  = "error" // a JSON-RPC error of the upstream
+	partResult    = "result"
+)
+
+// note writes the result into its record.
+func (r *Result) note(e *ledger.Entry) {
+	e.Leaf.Note["outcome"] = outcomeResult
+	if r.Err != nil {
+		e.Leaf.Note["outcome"] = outcomeError
+	}
+	e.Leaf.Note["integrity"], e.Leaf.Note["class"] = r.label.Integrity.String(), r.label.Class.String()
+	if r.echoed {
+		e.Leaf.Note["credential_echo"] = "redacted"
+	}
+	e.Parts = []ledger.Part{{Name: partResult, Bytes: r.bytes}}
+}
+
+// seal adds what proves the result, once its record is durable.
+func (r *Result) seal(c *carried, outcome ledger.Receipt) {
+	hash := tlog.RecordHash(outcome.Leaf())
+	r.Decision = decisionBlock{Call: r.Call, Effect: writ.Permit.String()}.json()
+	r.Receipt = writ.JSON(fmt.Sprintf(`{"call":%s,"index":%d,"leaf":"sha256:%s"}`, encode(r.Call), outcome.Index(), hex.EncodeToString(hash[:])))
+}
+
+// A decisionBlock is the machine-readable decision in _meta.
+type decisionBlock struct {
+	Call     writ.CallID     `json:"call"`
+	Effect   string          `json:"effect"`
+	Code     writ.Code       `json:"code,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+	Argument string          `json:"argument,omitempty"`
+	Bounds   []writ.Bound    `json:"bounds,omitempty"`
+	Remedy   writ.Remedy     `json:"remedy,omitempty"`
+	Approval writ.ApprovalID `json:"approval,omitempty"`
+}
+
+func (b decisionBlock) json() writ.JSON { return writ.JSON(encode(b)) }
+
+// DecisionMeta is what an agent is told of a refusal, for a program to read:
+// the value of _meta "io.github.writgate/decision".
+func DecisionMeta(call writ.CallID, d *writ.Denial) writ.JSON {
+	effect := writ.Deny
+	switch d.Code {
+	case writ.ApprovalRequired:
+		effect = writ.StepUp
+	case writ.Deferred:
+		effect = writ.Defer
+	}
+	remedy := d.Remedy
+	if remedy == "" {
+		remedy = writ.RemedyStop
+	}
+	return decisionBlock{call, effect.String(), d.Code, d.Reason, d.Argument, d.Bounds, remedy, d.Approval}.json()
+}
+
+// Recall gives the outcome of a call that was made, to the key that made it;
+// nil if there is none, or none yet. A call whose outcome was no result is
+// refused again, as it was.
+func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint) (*Result, error) {
+	records, err := g.Ledger.Records(ctx, ledger.Filter{Call: call, Type: ledger.TypeOutcome})
+	if err != nil {
+		return nil, writ.Refuse(writ.Unavailable, "the call's outcome could not be read", err)
+	}
+	if len(records) == 0 || records[0].Leaf.Key != key || key == "" {
+		return nil, nil
+	}
+	r := records[0]
+	if r.Leaf.Code != "" {
+		return nil, writ.Refuse(r.Leaf.Code, "this call was made before, and this is what became of it", nil)
+	}
+	body, ok := r.Part(partResult)
+	if !ok {
+		return nil, writ.Refuse(writ.ResultWithheld, "the result of this call has been erased", nil)
+	}
+	v, err := canon.Parse(body, resultLimits)
+	if err != nil {
+		return nil, writ.Refuse(writ.InternalError, "the recorded result could not be read", err)
+	}
+	res := &Result{Call: call}
+	if r.Leaf.Note["outcome"] == outcomeError {
+		code, _ := v.Get("code").Number()
+		n, _ := canon.Int64(code)
+		res.Err = &mcp.Error{Code: int(n)}
+		res.Err.Message, _ = v.Get("message").Str()
+	} else if res.Body, err = mcp.NewResult(v); err != nil {
+		return nil, writ.Refuse(writ.InternalError, "the recorded result could not be read", err)
+	}
+	hash := tlog.RecordHash(r.LeafBytes)
+	res.Decision = decisionBlock{Call: call, Effect: writ.Permit.String()}.json()
+	res.Receipt = writ.JSON(fmt.Sprintf(`{"call":%s,"index":%d,"leaf":"sha256:%s"}`, encode(call), r.Index, hex.EncodeToString(hash[:])))
+	return res, nil
+}
+
+// remember reads everything a task has read from the log again.
+func (g *Gate) remember(ctx context.Context, t writ.TaskID) error {
+	const page = 64
+	asked := map[writ.CallID]*canon.Value{} // of calls whose outcome is yet to come
+	for from := int64(0); ; {
+		records, err := g.Ledger.Records(ctx, ledger.Filter{From: from, Task: t, Limit: page})
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			from = r.Index + 1
+			switch r.Leaf.Type {
+			case ledger.TypeIntent:
+				asked[r.Leaf.Call] = arguments(r)
+			case ledger.TypeOutcome:
+				if err := g.rememberOne(r, asked[r.Leaf.Call]); err != nil {
+					return err
+				}
+				delete(asked, r.Leaf.Call)
+			}
+		}
+		if len(records) < page {
+			return nil
+		}
+	}
+}
+
+// arguments are those of an intent; nil if they have been erased.
+func arguments(r *ledger.Record) *canon.Value {
+	q, err := replay.Query(r)
+	if err != nil {
+		return nil
+	}
+	v, _ := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
+	return v
+}
+
+// rememberOne reads one outcome again. What cannot be read is the worst it
+// could have been.
+func (g *Gate) rememberOne(r *ledger.Record, args *canon.Value) error {
+	if r.Leaf.Note["class"] == "" {
+		return nil // nothing came back
+	}
+	var label writ.Label
+	body, ok := r.Part(partResult)
+	if !ok {
+		g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, nil, nil)
+		return nil
+	}
+	if err := label.Integrity.UnmarshalText([]byte(r.Leaf.Note["integrity"])); err != nil {
+		return err
+	}
+	if err := label.Class.UnmarshalText([]byte(r.Leaf.Note["class"])); err != nil {
+		return err
+	}
+	v, err := canon.Parse(body, resultLimits)
+	if err != nil {
+		return err
+	}
+	if args == nil { // erased: any leaf could repeat them
+		label.Integrity = writ.Untrusted
+	}
+	g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, args, v)
+	return nil
+}
