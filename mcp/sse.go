@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 // ErrTooMuch is what a peer that sends more than it may is refused with.
@@ -21,6 +23,9 @@ type EventReader struct {
 	R      *bufio.Reader
 	Event  int // most bytes of one event; 0 reads none
 	Events int // most events, comments and empty ones included; 0 reads none
+
+	LastID string        // of the last event that had one
+	Retry  time.Duration // when the peer wants to be asked again; 0 if it has not said
 
 	begun bool
 	crlf  bool // the last line ended with CR: a LF may follow
@@ -61,6 +66,14 @@ func (r *EventReader) Next() ([]byte, error) {
 		case "data":
 			data = append(append(data, value...), '\n')
 			some = true
+		case "id":
+			if !bytes.ContainsRune(value, 0) && len(value) <= maxID {
+				r.LastID = string(value)
+			}
+		case "retry":
+			if ms, err := strconv.ParseUint(string(value), 10, 31); err == nil {
+				r.Retry = time.Duration(ms) * time.Millisecond
+			}
 		case "event":
 			other = len(value) > 0 && string(value) != "message"
 		}
