@@ -18,7 +18,12 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
@@ -69,40 +74,182 @@ type Offer struct {
 	Raw  writ.JSON // the whole definition, canonical
 }
 
-// A Set is the upstreams of a gateway.
+// A Set is the upstreams of a gateway. What runs for its calls, processes and
+// sessions, it ends itself: a task's when CloseTask says that the task is over,
+// a credential's when its lease is over, and everything in Close.
 type Set struct {
-	peers map[string]*peer
+	peers   map[string]*peer
+	stop    context.CancelFunc
+	ctx     context.Context // of everything that outlives a call
+	once    sync.Once       // for watching
+	changed chan string
 }
 
-// Call carries out an action. The lease is the authority to do so; it may
-// have no credential in it.
-func (s *Set) Call(ctx context.Context, lease *broker.Lease, o Order) (*Answer, error) {
-	return nil, ErrNotSent
+// A peer is one upstream.
+type peer struct {
+	Config
+	http    *endpoint       // nil: a process on stdio
+	ctx     context.Context // of the Set
+	running sync.WaitGroup
+	ids     atomic.Int64
+	probing chan struct{} // who finds out the era
+	listing chan struct{} // who discovers
+	poke    chan struct{} // its lists may have changed
+
+	mu      sync.Mutex
+	learned era
+	offers  map[offerKey]definition
+	listed  time.Time
+	kept    map[key]*kept
+	holds   map[string]*hold
 }
 
-// Open makes a Set of what is configured. It reaches out to nothing.
+// nextID is a request id: an integer, never the same twice.
+func (p *peer) nextID() string { return strconv.FormatInt(p.ids.Add(1), 10) }
+
+// Open makes a Set of what is configured. It reaches out to nothing yet.
 func Open(configs []Config) (*Set, error) {
-	return &Set{}, nil
+	s := &Set{peers: map[string]*peer{}, changed: make(chan string)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	for _, c := range configs {
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("upstream %q: %w", c.Name, err)
+		}
+		if s.peers[c.Name] != nil {
+			return nil, fmt.Errorf("upstream %q is configured twice", c.Name)
+		}
+		p := &peer{
+			Config: c, ctx: s.ctx, probing: make(chan struct{}, 1), listing: make(chan struct{}, 1), poke: make(chan struct{}, 1),
+			kept: map[key]*kept{}, holds: map[string]*hold{},
+		}
+		if c.URL != "" {
+			var err error
+			if p.http, err = newEndpoint(&c); err != nil {
+				return nil, fmt.Errorf("upstream %q: %w", c.Name, err)
+			}
+		}
+		s.peers[c.Name] = p
+	}
+	return s, nil
 }
 
-// Discover lists what an upstream offers.
+func (s *Set) peer(name string) (*peer, error) {
+	if p := s.peers[name]; p != nil {
+		return p, nil
+	}
+	return nil, notSent(fmt.Errorf("there is no upstream %q", clip(name, 32)))
+}
+
+// Call carries out an action. The lease is the authority to do so, with or
+// without a credential in it. The action's definition must be what the
+// upstream offers at this moment.
+//
+// The error wraps ErrNotSent or ErrTooLarge, or the outcome is unknown. It may
+// hold what the upstream wrote: scrub it.
+func (s *Set) Call(ctx context.Context, lease *broker.Lease, o Order) (*Answer, error) {
+	if o.Action == nil {
+		return nil, notSent(errors.New("an order without an action"))
+	}
+	p, err := s.peer(o.Action.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := p.call(ctx, lease, &o)
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", p.Name, err)
+	}
+	return answer, nil
+}
+
+// Discover lists what an upstream offers, tools whose names or schemas nobody
+// should trust included: that is for whoever reviews them. It uses no
+// credential. An error that wraps ErrPartial comes beside offers that are
+// right, and says what was left out.
 func (s *Set) Discover(ctx context.Context, upstream string) ([]Offer, error) {
-	return nil, ErrNotSent
+	p, err := s.peer(upstream)
+	if err != nil {
+		return nil, err
+	}
+	offers, err := p.discover(ctx)
+	if err != nil {
+		return offers, fmt.Errorf("discovering %s: %w", p.Name, err)
+	}
+	return offers, nil
+}
+
+// lists are the methods that List knows, and the member that holds the items.
+var lists = map[string]string{
+	"resources/list": "resources", "resources/templates/list": "resourceTemplates", "prompts/list": "prompts",
 }
 
 // List gives the items of resources/list, resources/templates/list or
-// prompts/list.
+// prompts/list, each as canonical JSON. It uses no credential. An error that
+// wraps ErrPartial comes beside the items before a bound.
 func (s *Set) List(ctx context.Context, upstream, method string) ([]writ.JSON, error) {
-	return nil, ErrNotSent
+	p, err := s.peer(upstream)
+	if err != nil {
+		return nil, err
+	}
+	member := lists[method]
+	if member == "" {
+		return nil, fmt.Errorf("%q is no list of an upstream", clip(method, 64))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, listTime, errTime)
+	defer cancel()
+	t, err := p.talk(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", p.Name, err)
+	}
+	defer t.close()
+	items, err := t.list(ctx, method, member)
+	var all []writ.JSON
+	for _, v := range items {
+		all = append(all, v.JSON())
+	}
+	if err != nil {
+		return all, fmt.Errorf("listing %s: %w", p.Name, err)
+	}
+	return all, nil
 }
 
-// Changed gives the names of upstreams whose lists may have changed.
-func (s *Set) Changed() <-chan string { return nil }
+// Changed gives the names of upstreams whose lists may have changed: because
+// they say so, or because nobody has looked for minutes. The first use begins
+// the watching.
+func (s *Set) Changed() <-chan string {
+	s.once.Do(func() {
+		for _, p := range s.peers {
+			p.running.Go(func() { p.watch(s.ctx, s.changed) })
+		}
+	})
+	return s.changed
+}
 
-// CloseTask ends what runs for a task.
-func (s *Set) CloseTask(task writ.TaskID) {}
+// CloseTask ends what runs for a task: its processes with everything they have
+// started, its sessions, and its calls that wait for an answer. It returns
+// when they have ended.
+func (s *Set) CloseTask(task writ.TaskID) {
+	if task == "" {
+		return
+	}
+	var all sync.WaitGroup
+	for _, p := range s.peers {
+		all.Go(func() { p.closeTask(task) })
+	}
+	all.Wait()
+}
 
 // Close ends everything that runs.
-func (s *Set) Close() error { return nil }
-
-type peer struct{}
+func (s *Set) Close() {
+	s.stop()
+	var all sync.WaitGroup
+	for _, p := range s.peers {
+		all.Go(func() {
+			p.closeTask("")
+			p.running.Wait()
+			if p.http != nil {
+				p.http.client.CloseIdleConnections()
+			}
+		})
+	}
+	all.Wait()
+}

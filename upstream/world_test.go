@@ -1,0 +1,234 @@
+package upstream_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/ledger/ledgertest"
+	"github.com/writgate/writ/ledger/sqlite"
+	"github.com/writgate/writ/mcp"
+	"github.com/writgate/writ/upstream"
+)
+
+// The test binary is also the stdio servers of the tests.
+func TestMain(m *testing.M) {
+	if kind := os.Getenv("STDIO_SERVER"); kind != "" {
+		serveStdio(kind)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	agent  writ.AgentID = "spiffe://acme.example/agent/billing"
+	secret              = "s3cret-of-the-tool"
+)
+
+// A world is a set of upstreams, and a broker that leases over a real ledger.
+type world struct {
+	*upstream.Set
+	t      testing.TB
+	broker *broker.Broker
+	ledger *ledger.Ledger
+}
+
+// mint makes the same secret each time, and forgets it.
+type mint struct{}
+
+func (mint) Mint(_ context.Context, row broker.Row) (broker.Minted, error) {
+	s, err := broker.NewSecret("tool", secret)
+	return broker.Minted{Secret: s, Until: row.Until}, err
+}
+
+func (mint) Revoke(context.Context, string) (broker.Evidence, error) {
+	return broker.Evidence{Outcome: broker.Revoked}, nil
+}
+func (mint) Lifetime(time.Duration) time.Duration { return 0 }
+
+func newWorld(t testing.TB, configs ...upstream.Config) *world {
+	t.Helper()
+	store, err := sqlite.Open(filepath.Join(t.TempDir(), "writ.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, ledger: ledgertest.Open(t, store, ledger.Config{Now: time.Now})}
+	w.broker = &broker.Broker{Gateway: "gw-1", Queue: &broker.Journal{Ledger: w.ledger}, Now: time.Now, Backends: map[string]broker.Backend{
+		"header": {Driver: mint{}, Place: broker.Placement{Header: "Authorization", Scheme: "Bearer"}},
+		"env":    {Driver: mint{}, Place: broker.Placement{Env: "TOOL_TOKEN"}},
+		"arg":    {Driver: mint{}, Place: broker.Placement{Argument: true}},
+	}}
+	if w.Set, err = upstream.Open(configs); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+func newTask() writ.TaskID { return writ.NewID[writ.TaskID](time.Now()) }
+
+// lease leases from a backend, or no credential if that is empty.
+func (w *world) lease(task writ.TaskID, backend string) (*broker.Lease, func()) {
+	w.t.Helper()
+	row, err := w.broker.Prepare(broker.Order{
+		Capability: writ.NewID[writ.CapabilityID](time.Now()), Task: task, Agent: agent, Tool: "up.tool", Backend: backend,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e := &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](time.Now()), Task: task, Lease: string(row.Lease)}}
+	if backend != "" {
+		e.Changes = []ledger.Change{row.Change()}
+	}
+	receipts, err := w.ledger.Commit(context.Background(), e)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lease, err := w.broker.Lease(context.Background(), row, receipts[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return lease, func() { w.broker.Revoke(context.Background(), row) }
+}
+
+// tool discovers, and gives the action that calls a tool.
+func (w *world) tool(up, name, arguments string) *writ.Action {
+	w.t.Helper()
+	offers, err := w.Discover(context.Background(), up)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return action(w.t, offers, up, name, arguments)
+}
+
+func action(t testing.TB, offers []upstream.Offer, up, name, arguments string) *writ.Action {
+	t.Helper()
+	i := slices.IndexFunc(offers, func(o upstream.Offer) bool { return o.Name == name })
+	if i < 0 {
+		t.Fatalf("%s does not offer %q: %v", up, name, offers)
+	}
+	return &writ.Action{Kind: offers[i].Kind, Upstream: up, Name: name, Definition: writ.Hash("definition", []byte(offers[i].Raw)), Arguments: writ.JSON(arguments)}
+}
+
+// call makes one call without a credential in a task of its own.
+func (w *world) call(ctx context.Context, a *writ.Action) (*upstream.Answer, error) {
+	w.t.Helper()
+	return w.callAs(ctx, "", upstream.Order{Task: newTask(), Action: a})
+}
+
+func (w *world) callAs(ctx context.Context, backend string, o upstream.Order) (*upstream.Answer, error) {
+	w.t.Helper()
+	lease, revoke := w.lease(o.Task, backend)
+	defer revoke()
+	return w.Call(ctx, lease, o)
+}
+
+// A fake is a modern server that does what a test wants when a tool is called.
+// It keeps what it was sent.
+type fake struct {
+	*httptest.Server
+	tools []string // definitions
+	call  func(w http.ResponseWriter, r *http.Request, m *mcp.Message)
+
+	mu   sync.Mutex
+	seen []*seen
+}
+
+type seen struct {
+	header http.Header
+	body   string
+	m      *mcp.Message
+}
+
+const plainTool = `{"name":"tool","inputSchema":{"type":"object"}}`
+
+func newFake(t testing.TB, call func(w http.ResponseWriter, r *http.Request, m *mcp.Message)) *fake {
+	t.Helper()
+	f := &fake{tools: []string{plainTool}, call: call}
+	f.Server = httptest.NewServer(f)
+	t.Cleanup(func() {
+		f.CloseClientConnections()
+		f.Close()
+	})
+	return f
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	m, err := mcp.ParseMessage(body, canon.Limits{})
+	if err != nil {
+		http.Error(w, "bad request", http.StatusBadRequest)
+		return
+	}
+	f.mu.Lock()
+	f.seen = append(f.seen, &seen{r.Header.Clone(), string(body), m})
+	tools := strings.Join(f.tools, ",")
+	f.mu.Unlock()
+	switch m.Method {
+	case "server/discover":
+		reply(w, m.ID, `{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"resultType":"complete"}`)
+	case "tools/list":
+		reply(w, m.ID, `{"tools":[`+tools+`]}`)
+	default:
+		f.call(w, r, m)
+	}
+}
+
+func reply(w http.ResponseWriter, id, result string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(mcp.Response(id, []byte(result)))
+}
+
+// calls are the calls that reached the tool.
+func (f *fake) calls() (all []*seen) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.seen {
+		if s.m.Method == "tools/call" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (f *fake) offer(tools ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tools = tools
+}
+
+func (f *fake) config() upstream.Config { return upstream.Config{Name: "up", URL: f.URL + "/mcp"} }
+
+// ok is a result with some text.
+func ok(text string) string {
+	b, _ := json.Marshal(text)
+	return fmt.Sprintf(`{"resultType":"complete","content":[{"type":"text","text":%s}]}`, b)
+}
+
+// eventually waits for something that another goroutine or process does.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if cond() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
+}
