@@ -12,6 +12,7 @@
 package flow
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -66,6 +67,13 @@ func (m *Memory) Knows(id writ.TaskID) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.tasks[id] != nil
+}
+
+// Tasks are those whose history is held.
+func (m *Memory) Tasks() []writ.TaskID {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Keys(m.tasks))
 }
 
 // Begin starts the history of a task. Data that came with its purpose is the

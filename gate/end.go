@@ -36,8 +36,27 @@ func (g *Gate) EndTask(ctx context.Context, id writ.TaskID, why string, by writ.
 	end.At = g.Ledger.Time()
 	end.Cancelled = g.flights.cancel(id)
 	err = errors.Join(g.Approvals.Void(ctx, id), g.Broker.RevokeTask(ctx, id))
+	g.Upstream.CloseTask(id)
 	g.Flow.Forget(id)
 	return end, err
+}
+
+// Expire ends the tasks that this process has worked for and whose time is
+// over. Nothing can be done under them any more as it is; this lets go of what
+// they hold.
+func (g *Gate) Expire(ctx context.Context) error {
+	var errs []error
+	for _, id := range g.Flow.Tasks() {
+		held, err := g.Tasks.Get(ctx, id)
+		if err == nil && held.Task.State != writ.Ended && g.Ledger.Time() < held.Task.Expires {
+			continue
+		}
+		if err == nil {
+			_, err = g.EndTask(ctx, id, "its time was over", "")
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Identify is step 1 alone: for a request that is no call, or before one that

@@ -60,6 +60,7 @@ type Gate struct {
 // sends nothing but the action.
 type Upstream interface {
 	Call(ctx context.Context, lease *broker.Lease, o upstream.Order) (*upstream.Answer, error)
+	CloseTask(writ.TaskID) // ends what runs for a task that is over
 }
 
 // A Request is one call as a listener received it.

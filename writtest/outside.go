@@ -53,6 +53,9 @@ func (u *Upstream) Call(ctx context.Context, lease *broker.Lease, o upstream.Ord
 // echo, in a Tool's reply, becomes the credential that the tool was given.
 const echo = "$CREDENTIAL"
 
+// CloseTask implements the gate's interface. Nothing runs for a task here.
+func (u *Upstream) CloseTask(writ.TaskID) {}
+
 // Seen are the actions that reached the tools, in order.
 func (u *Upstream) Seen() []writ.Action {
 	u.mu.Lock()
