@@ -174,7 +174,7 @@ func TestH23WrongHost(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"https://evil.example/mcp", "https://" + d.addr + "/mcp", "http://writ.example/mcp"} {
-		got := p.raw("POST " + target + " HTTP/1.1\r\nHost: " + d.addr + "\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		got := p.raw("POST " + target + " HTTP/1.1\r\nHost: " + d.addr + "\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 		if !strings.HasPrefix(got, "HTTP/1.1 421 ") {
 			t.Errorf("absolute form %s: %.60q", target, got)
 		}
@@ -223,7 +223,7 @@ func TestH70LargeBodies(t *testing.T) {
 		"announced_gigabyte": {head + "Content-Length: 1073741824\r\n\r\n{}", "413"},
 		"long_head":          {head + "X-Pad: " + strings.Repeat("x", 64<<10) + "\r\nContent-Length: 0\r\n\r\n", "431"},
 		"many_fields":        {head + strings.Repeat("A: b\r\n", 10_000) + "Content-Length: 0\r\n\r\n", "431"},
-		"get_with_body":      {"GET /mcp HTTP/1.1\r\nHost: " + d.addr + "\r\nContent-Length: 2\r\n\r\n{}", "400"},
+		"get_with_body":      {"GET /mcp HTTP/1.1\r\nHost: " + d.addr + "\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", "400"},
 	} {
 		if got := p.raw(c.request); !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") {
 			t.Errorf("%s: %.80q, want %s", name, got, c.status)

@@ -20,12 +20,12 @@ func TestH22Smuggling(t *testing.T) {
 		return "POST /mcp HTTP/1.1\r\nHost: " + d.addr + "\r\nContent-Type: application/json\r\nAccept: application/json\r\n" +
 			"Mcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: files.read\r\n" + strings.Join(lines, "\r\n") + "\r\n\r\n"
 	}
-	whole := head("Content-Length: "+length) + body
+	whole := head("Connection: close", "Content-Length: "+length) + body
 	chunked := "5\r\nhello\r\n0\r\n\r\n"
 	if got := p.raw(whole); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "the content") {
 		t.Fatalf("an honest request: %q", got)
 	}
-	if got := p.raw(whole + whole); strings.Count(got, "HTTP/1.1 200 ") != 2 {
+	if got := p.raw(head("Content-Length: "+length) + body + whole); strings.Count(got, "HTTP/1.1 200 ") != 2 {
 		t.Fatalf("two honest requests: %q", got)
 	}
 	before := len(d.Tools.Seen())
@@ -91,7 +91,7 @@ func TestH22Smuggling(t *testing.T) {
 		})
 	}
 	// An upgrade is not made, and the request is what it is.
-	if got := p.raw(head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", "Content-Length: "+length) + body); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+	if got := p.raw(head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", "Connection: close", "Content-Length: "+length) + body); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 		t.Errorf("h2c upgrade: %.80q", got)
 	}
 	// What comes in pieces is one request.

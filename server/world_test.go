@@ -256,7 +256,8 @@ func (a answer) str(pointer string) string {
 }
 
 // raw sends bytes over TLS, with the agent's certificate, and gives what comes
-// back until the peer closes or falls silent.
+// back until the peer closes or falls silent. It keeps its own side open: a
+// client that closes is gone, and its call is cancelled.
 func (p *peer) raw(request string) string {
 	p.d.t.Helper()
 	c, err := tls.Dial("tcp", p.d.addr, p.tls)
@@ -266,7 +267,6 @@ func (p *peer) raw(request string) string {
 	if _, err := io.WriteString(c, request); err != nil {
 		p.d.t.Fatal(err)
 	}
-	c.CloseWrite()
 	b, _ := io.ReadAll(c) // a reset is an answer, too
 	return string(b)
 }
@@ -283,7 +283,6 @@ func (p *peer) pieces(request string) string {
 			p.d.t.Fatal(err)
 		}
 	}
-	c.CloseWrite()
 	b, _ := io.ReadAll(c)
 	return string(b)
 }
