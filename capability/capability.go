@@ -18,8 +18,8 @@ const MaxLife = 5 * time.Minute
 // Header names the HTTP header that a capability travels in.
 const Header = "Writ-Capability"
 
-// maxActors is how long a chain may be: the agent, and four who delegated.
-const maxActors = 5
+// MaxActors is how long a chain may be: the agent, and four who delegated.
+const MaxActors = 5
 
 // A Capability is leave for one action, once, as its receiver reads it.
 type Capability struct {
@@ -214,7 +214,7 @@ func parseClaims(text writ.JSON) (*Capability, error) {
 		if act.Get("act") == nil {
 			break
 		}
-		if len(c.Actors) == maxActors {
+		if len(c.Actors) == MaxActors {
 			r.fail(errors.New("too many actors"))
 			break
 		}

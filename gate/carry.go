@@ -60,12 +60,6 @@ func unknown(err error) *writ.Denial {
 	return d
 }
 
-// args are the arguments that the tool was sent.
-func (c *carried) args() *canon.Value {
-	v, _ := canon.Parse([]byte(c.query.Action.Arguments), canon.Limits{}) // canonical: it was made by Parse
-	return v
-}
-
 // resultLimits is what a tool may answer with.
 var resultLimits = canon.Limits{Bytes: 8 << 20, Depth: 128, Nodes: 1 << 20}
 
@@ -93,7 +87,7 @@ func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (
 			res.Err.Data = writ.JSON(v.Get("data").Raw())
 		}
 		res.echoed, res.bytes = echoed, body
-		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.args(), v)
+		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.args, v)
 		return res, nil
 	}
 	res.bytes, res.echoed = lease.Scrub(answer.Body)
@@ -107,7 +101,7 @@ func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (
 	if q.Tool.Tier != writ.ReadOnly || res.Body.IsError() || res.Body.Type() != mcp.Complete {
 		res.label.Integrity = writ.Untrusted
 	}
-	g.Flow.Remember(q.Task.ID, q.Call, res.label, c.args(), v)
+	g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.args, v)
 	return res, nil
 }
 

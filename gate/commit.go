@@ -93,7 +93,7 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 	if row.Backend != "" && !row.Reused() {
 		e.Changes = append(e.Changes, row.Change())
 	}
-	if err := take(e, q); err != nil {
+	if err := take(e, q, a.args); err != nil {
 		return nil, nil, err
 	}
 	if r := a.approval; r != nil && r.State == approval.Approved {
@@ -109,14 +109,7 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 }
 
 // take adds what a call takes of its task's budgets.
-func take(e *ledger.Entry, q *writ.Query) error {
-	if len(q.Task.Budgets) == 0 {
-		return nil
-	}
-	args, err := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
-	if err != nil {
-		return err
-	}
+func take(e *ledger.Entry, q *writ.Query, args *canon.Value) error {
 	for _, b := range q.Task.Budgets {
 		if !q.Tool.Name.In(b.Tool) {
 			continue

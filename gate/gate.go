@@ -24,6 +24,7 @@ import (
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/approval"
 	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/capability/issue"
 	"github.com/writgate/writ/flow"
 	"github.com/writgate/writ/identity"
@@ -83,6 +84,7 @@ type attempt struct {
 	query    writ.Query
 	decision writ.Decision
 	decided  bool // policy was asked: query and decision replay
+	args     *canon.Value
 	reads    []ledger.Expect
 	approval *approval.Request
 }
@@ -126,13 +128,12 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 	// 2. Place: which agent, which task, which tool as pinned, and arguments
 	// that are complete, valid and canonical. From here on only these bytes
 	// exist: what is judged is what the tool gets.
-	placed, err := g.place(ctx, a)
-	if err != nil {
+	if err := g.place(ctx, a); err != nil {
 		return nil, err
 	}
 
 	// 3. Trace: where did every argument come from?
-	if q.Provenance, q.Label, err = g.trace(ctx, &q.Task, placed.Arguments); err != nil {
+	if q.Provenance, q.Label, err = g.trace(ctx, &q.Task, a.args); err != nil {
 		return nil, err
 	}
 

@@ -12,7 +12,6 @@ import (
 	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/policy"
-	"github.com/writgate/writ/registry"
 	"github.com/writgate/writ/replay"
 )
 
@@ -21,18 +20,18 @@ import (
 const maxBehind = 2 * time.Second
 
 // place fills in the agent, the task, the tool and the action of a query.
-func (g *Gate) place(ctx context.Context, a *attempt) (registry.Placed, error) {
-	none, q := registry.Placed{}, &a.query
+func (g *Gate) place(ctx context.Context, a *attempt) error {
+	q := &a.query
 	if behind := g.Ledger.Behind(); behind > maxBehind {
-		return none, writ.Refuse(writ.Unavailable, "the gateway's clock is wrong; try again later", fmt.Errorf("the clock is %v behind the log", behind))
+		return writ.Refuse(writ.Unavailable, "the gateway's clock is wrong; try again later", fmt.Errorf("the clock is %v behind the log", behind))
 	}
 	if err := g.notHalted(ctx, a); err != nil {
-		return none, err
+		return err
 	}
 	var reads []ledger.Expect
 	var err error
 	if q.Agent, reads, err = g.Catalog.Agent(ctx, q.Caller.Agent); err != nil {
-		return none, err
+		return err
 	}
 	a.reads = append(a.reads, reads...)
 
@@ -40,26 +39,26 @@ func (g *Gate) place(ctx context.Context, a *attempt) (registry.Placed, error) {
 	// to. A token that was issued for another one is a token of the past.
 	held, err := g.Tasks.OfKey(ctx, q.Caller, q.Agent.Environment)
 	if err != nil {
-		return none, err
+		return err
 	}
 	q.Task = held.Task
 	a.reads = append(a.reads, held.Reads...)
 	if a.who.Task != "" && a.who.Task != q.Task.ID {
-		return none, writ.Refuse(writ.OutsideTask, "the task of this token has ended; get a new token", nil)
+		return writ.Refuse(writ.OutsideTask, "the task of this token has ended; get a new token", nil)
 	}
 	placed, err := g.Catalog.Place(a.Action)
 	if err != nil {
-		return none, err
+		return err
 	}
-	q.Tool, q.Action = placed.Tool, placed.Action
+	q.Tool, q.Action, a.args = placed.Tool, placed.Action, placed.Arguments
 	a.reads = append(a.reads, placed.Reads...)
 	if q.Tool.Tier == writ.Privileged && !a.who.Bound {
-		return none, writ.Refuse(writ.ProofMismatch, "a privileged call needs a proof that covers its body: add the \"body\" claim", nil)
+		return writ.Refuse(writ.ProofMismatch, "a privileged call needs a proof that covers its body: add the \"body\" claim", nil)
 	}
 	if q.Spent, err = g.spent(ctx, &q.Task); err != nil {
-		return none, err
+		return err
 	}
-	return placed, nil
+	return nil
 }
 
 // The row, and the file, that stop everything.

@@ -1,7 +1,7 @@
 package registry
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +23,7 @@ const (
 type schema struct {
 	text     *canon.Value
 	compiled *jsonschema.Schema
+	defaults bool // it says what is meant by leaving something out
 }
 
 var errNoNetwork = errors.New("a schema refers to nothing outside itself")
@@ -63,7 +64,7 @@ func compile(v *canon.Value) (writ.JSON, *schema, string) {
 	if defaults(v) != unconditional(v) {
 		return text, nil, AmbiguousDefault
 	}
-	return text, &schema{v, compiled}, ""
+	return text, &schema{v, compiled, defaults(v) > 0}, ""
 }
 
 func measure(v *canon.Value, nodes, alternatives *int) {
@@ -132,19 +133,17 @@ func complete(schema, v *canon.Value) (writ.JSON, error) {
 // check completes arguments and validates them. The error is a Denial that
 // names the argument at fault.
 func (s *schema) check(args *canon.Value) (*canon.Value, error) {
-	text, err := complete(s.text, args)
-	if err != nil {
-		return nil, writ.Refuse(writ.InvalidArguments, "the arguments could not be completed", err)
+	full := args
+	if s.defaults {
+		text, err := complete(s.text, args)
+		if err == nil {
+			full, err = canon.Parse([]byte(text), canon.Limits{})
+		}
+		if err != nil {
+			return nil, writ.Refuse(writ.InvalidArguments, "the arguments could not be completed", err)
+		}
 	}
-	full, err := canon.Parse([]byte(text), canon.Limits{})
-	if err != nil {
-		return nil, writ.Refuse(writ.InvalidArguments, "the arguments could not be completed", err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader([]byte(text)))
-	if err != nil {
-		return nil, writ.Refuse(writ.InvalidArguments, "the arguments are not JSON", err)
-	}
-	if err := s.compiled.Validate(doc); err != nil {
+	if err := s.compiled.Validate(plain(full)); err != nil {
 		at := ""
 		if invalid, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
 			at = deepest(invalid)
@@ -154,6 +153,34 @@ func (s *schema) check(args *canon.Value) (*canon.Value, error) {
 		return nil, d
 	}
 	return full, nil
+}
+
+// plain is a value as the validator takes it: numbers by their lexemes.
+func plain(v *canon.Value) any {
+	switch v.Kind() {
+	case canon.Object:
+		m := make(map[string]any, v.Len())
+		for name, x := range v.Members() {
+			m[name] = plain(x)
+		}
+		return m
+	case canon.Array:
+		a := make([]any, 0, v.Len())
+		for x := range v.Elems() {
+			a = append(a, plain(x))
+		}
+		return a
+	case canon.String:
+		s, _ := v.Str()
+		return s
+	case canon.Number:
+		n, _ := v.Number()
+		return json.Number(n)
+	case canon.Bool:
+		b, _ := v.Bool()
+		return b
+	}
+	return nil
 }
 
 // deepest is the JSON Pointer of the first value at fault.

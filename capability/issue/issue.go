@@ -99,6 +99,10 @@ func (i *Issuer) issue(p *policy.Permit, audience string, life time.Duration, ho
 		return nil, errors.New("issuing a capability without a permit")
 	case q.Action.Kind == "" || q.Action.Name == "" || q.Action.Definition == "" || q.Action.Arguments == "":
 		return nil, errors.New("issuing a capability for an action that is not complete")
+	case q.Call == "" || q.Task.ID == "" || q.Task.Environment == "" || audience == "":
+		return nil, errors.New("issuing a capability that does not say for which call, of which task, where and for whom")
+	case len(q.Caller.Chain) >= capability.MaxActors:
+		return nil, fmt.Errorf("issuing a capability for more than %d actors", capability.MaxActors)
 	case life < 0 || life > capability.MaxLife:
 		return nil, fmt.Errorf("issuing a capability for %v", life)
 	case life == 0:
@@ -117,8 +121,8 @@ func (i *Issuer) issue(p *policy.Permit, audience string, life time.Duration, ho
 		ID: writ.NewID[writ.CapabilityID](issued), Issuer: i.name, Audience: audience, Key: holder,
 		Actors: actors, User: q.Caller.User, Issued: issued, Expires: ends(q, life), Scope: scope,
 	}
-	if _, err := c.Claims(); err != nil {
-		return nil, fmt.Errorf("issuing a capability: %w", err)
+	if !c.Expires.After(c.Issued) {
+		return nil, errors.New("issuing a capability that ends before it begins")
 	}
 	return &Token{issuer: i, capability: c}, nil
 }
