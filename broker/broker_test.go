@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -27,7 +28,8 @@ const (
 	deserts          // it is made under another handle, and the answer says that it failed
 	panics           // it is made, and then the driver panics with the secret
 	prolongs         // it is made to live longer than was asked for
-	hangs            // until the context ends, and then it is made
+	hangs            // until the context ends, and then it is made, and it says that it failed
+	lingers          // until the context ends, and then it is made, and it says so
 	mumbles          // it answers without a credential
 )
 
@@ -51,7 +53,7 @@ func (k *bank) Mint(ctx context.Context, row broker.Row) (broker.Minted, error) 
 	k.mu.Lock()
 	how := k.mint
 	k.mu.Unlock()
-	if how == hangs {
+	if how == hangs || how == lingers {
 		<-ctx.Done()
 	}
 	k.mu.Lock()
@@ -189,6 +191,19 @@ func (h *house) open(t testing.TB) writ.TaskID {
 		t.Fatal(err)
 	}
 	return held.Task.ID
+}
+
+// putTask sets a task's row, whatever it was.
+func (h *house) putTask(t testing.TB, id writ.TaskID, as writ.Task) error {
+	value, err := json.Marshal(as)
+	if err != nil {
+		return err
+	}
+	_, err = h.journal.Ledger.Commit(t.Context(), &ledger.Entry{
+		Leaf:    ledger.Leaf{Type: ledger.TypeAdmin, Task: id},
+		Changes: []ledger.Change{{Op: ledger.Put, Kind: task.KindTask, Key: string(id), Value: value}},
+	})
+	return err
 }
 
 func (h *house) order(of writ.TaskID) broker.Order {

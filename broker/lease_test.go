@@ -70,8 +70,10 @@ func TestLeaseNeedsItsIntent(t *testing.T) {
 	free := h.order(id)
 	free.Backend = ""
 	bare, _ := h.intend(t, free)
-	if _, err := h.Lease(t.Context(), bare, ledger.Receipt{}); err == nil {
-		t.Error("a lease without a credential needed no intent")
+	for _, receipt := range []ledger.Receipt{{}, elsewhere} {
+		if _, err := h.Lease(t.Context(), bare, receipt); err == nil {
+			t.Error("a lease without a credential needs no intent of its task")
+		}
 	}
 	if h.bank.made != 0 {
 		t.Errorf("%d credentials were made", h.bank.made)

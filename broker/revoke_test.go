@@ -129,45 +129,133 @@ func TestF13BackendFailsAtRevoke(t *testing.T) {
 }
 
 // A backend that hangs at issue is given up when the task ends, and what it
-// makes all the same is ended.
+// makes all the same is ended, whatever it says.
 func TestRevokeTaskStopsMinting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { revokeTaskWhileMinting(t, hangs) })
+	synctest.Test(t, func(t *testing.T) { revokeTaskWhileMinting(t, lingers) })
+}
+
+func revokeTaskWhileMinting(t *testing.T, how trouble) {
+	h := newHouse(t)
+	h.bank.set(how, none)
+	id := h.open(t)
+	row, intent := h.intend(t, h.order(id))
+	var leased error
+	var caller sync.WaitGroup
+	caller.Go(func() { _, leased = h.Lease(t.Context(), row, intent) })
+	synctest.Wait()
+	start := time.Now()
+	if err := h.RevokeTask(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	caller.Wait()
+	if leased == nil || h.bank.made != 1 || h.bank.living() != 0 || time.Since(start) > time.Second {
+		t.Errorf("after %v: lease error %v, %d made, %d alive", time.Since(start), leased, h.bank.made, h.bank.living())
+	}
+	if ev, err := h.Revoke(t.Context(), row); err != nil || ev.Outcome != broker.Revoked {
+		t.Errorf("Revoke: %v, %v", ev, err)
+	}
+}
+
+// Minting takes no longer than ten seconds, nor than the lease would live.
+func TestMintingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
-		h.bank.set(hangs, none)
-		id := h.open(t)
-		row, intent := h.intend(t, h.order(id))
-		var leased error
-		var caller sync.WaitGroup
-		caller.Go(func() { _, leased = h.Lease(t.Context(), row, intent) })
-		synctest.Wait()
-		start := time.Now()
-		if err := h.RevokeTask(t.Context(), id); err != nil {
-			t.Error(err)
-		}
-		caller.Wait()
-		if leased == nil || h.bank.made != 1 || h.bank.living() != 0 || time.Since(start) > time.Second {
-			t.Errorf("after %v: lease error %v, %d made, %d alive", time.Since(start), leased, h.bank.made, h.bank.living())
-		}
-		if ev, err := h.Revoke(t.Context(), row); err != nil || ev.Outcome != broker.Revoked {
-			t.Errorf("Revoke: %v, %v", ev, err)
+		h.Now = func() time.Time { return h.clock().Add(time.Since(start2000)) }
+		h.bank.set(lingers, none)
+		for ttl, want := range map[time.Duration]time.Duration{time.Minute: 10 * time.Second, time.Second: time.Second} {
+			o := h.order(h.open(t))
+			o.TTL = ttl
+			row, intent := h.intend(t, o)
+			start := time.Now()
+			if _, err := h.Lease(t.Context(), row, intent); (err == nil) != (ttl == time.Minute) || time.Since(start) != want {
+				t.Errorf("a life of %v: after %v: %v", ttl, time.Since(start), err)
+			}
+			if _, err := h.Revoke(t.Context(), row); err != nil || h.bank.living() != 0 {
+				t.Errorf("%d alive: %v", h.bank.living(), err)
+			}
 		}
 	})
 }
 
-// A caller's deadline bounds minting, and so does Writ's own.
-func TestMintingIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
-		h.bank.set(hangs, none)
-		row, intent := h.intend(t, h.order(h.open(t)))
-		start := time.Now()
-		if _, err := h.Lease(t.Context(), row, intent); err == nil || time.Since(start) != 10*time.Second {
-			t.Errorf("after %v: %v", time.Since(start), err)
+// start2000 is when the clock of a synctest bubble starts.
+var start2000 = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestExpiredRowIsNotLeased(t *testing.T) {
+	h := newHouse(t)
+	row, intent := h.intend(t, h.order(h.open(t)))
+	h.pass(time.Minute)
+	if _, err := h.Lease(t.Context(), row, intent); err == nil || h.bank.made != 0 {
+		t.Errorf("%d made: %v", h.bank.made, err)
+	}
+}
+
+// A lease ends with its task, however that ends, and with the task that it was
+// delegated from.
+func TestSweepFindsTasksThatAreOver(t *testing.T) {
+	for name, end := range map[string]func(h *house, parent, child writ.TaskID) error{
+		"ended":  func(h *house, _, child writ.TaskID) error { return h.putTask(t, child, writ.Task{State: writ.Ended}) },
+		"paused": func(h *house, _, child writ.TaskID) error { return h.putTask(t, child, writ.Task{State: writ.Paused}) },
+		"expired": func(h *house, _, child writ.TaskID) error {
+			return h.putTask(t, child, writ.Task{State: writ.Open, Expires: 1})
+		},
+		"parent ended": func(h *house, parent, _ writ.TaskID) error { return h.putTask(t, parent, writ.Task{State: writ.Ended}) },
+		"no parent": func(h *house, _, child writ.TaskID) error {
+			return h.putTask(t, child, writ.Task{State: writ.Open, Expires: 1 << 60, Parent: "task_none"})
+		},
+		"own parent": func(h *house, _, child writ.TaskID) error {
+			return h.putTask(t, child, writ.Task{State: writ.Open, Expires: 1 << 60, Parent: child})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			parent, child := h.open(t), h.open(t)
+			if err := h.putTask(t, child, writ.Task{State: writ.Open, Expires: 1 << 60, Parent: parent}); err != nil {
+				t.Fatal(err)
+			}
+			_, lease := h.lease(t, h.order(child))
+			if left, err := h.Sweep(t.Context()); err != nil || left != (broker.Backlog{}) || lease.Check() != nil {
+				t.Errorf("while the task is open: %+v, %v", left, err)
+			}
+			if err := end(h, parent, child); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := h.Sweep(t.Context()); err != nil || left.Ended != 1 || lease.Check() == nil || h.bank.living() != 0 {
+				t.Errorf("when it is over: %+v, %v", left, err)
+			}
+		})
+	}
+}
+
+// Whoever ends a lease beside others, one record says so.
+func TestEndIsRecordedOnce(t *testing.T) {
+	h := newHouse(t)
+	row, _ := h.lease(t, h.order(h.open(t)))
+	e := broker.Entry{Row: row}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			var err error
+			if i%2 == 0 {
+				err = h.journal.Done(t.Context(), e, broker.Evidence{Outcome: broker.Revoked})
+			} else {
+				err = h.journal.Failed(t.Context(), e, h.clock())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	ends := 0
+	for _, r := range h.records(t, row.Lease) {
+		if r.Leaf.Type == ledger.TypeRevocation {
+			ends++
 		}
-		if _, err := h.Revoke(t.Context(), row); err != nil || h.bank.living() != 0 {
-			t.Errorf("%d alive: %v", h.bank.living(), err)
-		}
-	})
+	}
+	if ends != 1 || h.live(t) != 0 {
+		t.Errorf("%d records of the end, %d rows", ends, h.live(t))
+	}
 }
 
 func TestRevokePanics(t *testing.T) {
