@@ -45,6 +45,25 @@ func manyPolicies(tb testing.TB, n int) (*Bundle, *writ.Query) {
 	return b, q
 }
 
+// What a decision costs does not depend on how many policies there are: as
+// many are asked, and as much is allocated. That is all that a test may say on
+// a machine it shares; the benchmark says how long it takes.
+func TestDecisionDoesNotGrow(t *testing.T) {
+	few, q := manyPolicies(t, 10)
+	small := testing.AllocsPerRun(100, func() { few.Decide(q) })
+	if small >= 100 {
+		t.Errorf("%v allocations, want fewer than 100", small)
+	}
+	many, q := manyPolicies(t, 10_000)
+	if large := testing.AllocsPerRun(100, func() { many.Decide(q) }); large != small {
+		t.Errorf("%v allocations with 10,000 policies, %v with 10", large, small)
+	}
+	_, principals := agentEntity(&q.Agent)
+	if got := len(many.ops[q.Tool.Name].slice(principals)); got != 1 {
+		t.Errorf("%d policies are asked of 10,000, want the one that may apply", got)
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{10, 100, 1_000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -54,5 +73,42 @@ func BenchmarkDecide(b *testing.B) {
 				bundle.Decide(q)
 			}
 		})
+	}
+}
+
+func BenchmarkStepUp(b *testing.B) {
+	bundle, err := Load(Starter(), testTools)
+	if err != nil {
+		b.Fatal(err)
+	}
+	q := ask(b, bundle, "mail.send", `{"to":"a@acme.example"}`)
+	from(q, "/to", writ.FromUntrusted)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, d := bundle.Decide(q); d.Effect != writ.StepUp {
+			b.Fatalf("Decide = %+v, want a step-up", d)
+		}
+	}
+}
+
+func BenchmarkStarterRead(b *testing.B) {
+	bundle, err := Load(Starter(), testTools)
+	if err != nil {
+		b.Fatal(err)
+	}
+	q := ask(b, bundle, "mail.read", `{"folder":"inbox"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		bundle.Decide(q)
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	bundle, _ := manyPolicies(b, 1_000)
+	files := bundle.Files()
+	for b.Loop() {
+		if _, err := Restore(files); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
