@@ -1,0 +1,112 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/identity"
+	"github.com/writgate/writ/server/admin/api"
+)
+
+type runRequest struct {
+	Agent     writ.AgentID    `json:"agent"`         // of the development domain, and registered
+	Key       writ.Thumbprint `json:"key"`           // of the run's own, fresh key
+	For       string          `json:"for,omitempty"` // what the operator wants done: the prompt. Needs a proof, as do those below
+	Data      string          `json:"data,omitempty"`
+	Tools     []writ.ToolName `json:"tools,omitempty"` // what it may call; all that policy permits, if there are none
+	Budgets   []writ.Budget   `json:"budgets,omitempty"`
+	Minutes   int64           `json:"minutes,omitempty"` // how long; 60 if it is 0
+	Isolation writ.Isolation  `json:"isolation,omitempty"`
+}
+
+// run opens a task for the fresh key of an agent that is about to be started
+// in the development domain, and gives it a token.
+//
+// Only an operator's proof opens a task, and makes what they say the prompt.
+// Without one the key has no task, and gets what any such key gets: a short,
+// read-only one that nobody attends. An agent can open this socket, too.
+func (s *Server) run(ctx context.Context, a asker, q runRequest) (*api.Run, error) {
+	if s.Tokens == nil {
+		return nil, &api.Problem{Status: http.StatusForbidden, Code: writ.Forbidden, Detail: "this gateway has no development domain: agents get their identity elsewhere"}
+	}
+	agent, err := s.developed(ctx, q.Agent)
+	if err != nil {
+		return nil, err
+	}
+	if a.operator.User == "" {
+		if q.For != "" || q.Data != "" || q.Tools != nil || q.Budgets != nil || q.Minutes != 0 {
+			return nil, writ.Refuse(writ.NoPossession, "a task that somebody attends needs a proof of an operator's key", nil)
+		}
+		return s.token(identity.Binding{Agent: agent.ID, Key: q.Key, Audience: s.Audience, Until: s.Now().Add(identity.MaxToken)})
+	}
+	t := writ.Task{
+		Agent: agent.ID, User: a.operator.User, Key: q.Key, Environment: agent.Environment, Isolation: q.Isolation, Budgets: q.Budgets,
+		Purpose: writ.Purpose{Instructions: q.For, Data: q.Data},
+		Expires: s.Now().Add(minutes(q.Minutes)).UnixMilli(),
+	}
+	if q.For != "" {
+		t.Purpose.Origin = writ.OriginOperator
+	}
+	for _, tool := range q.Tools {
+		t.Grant = append(t.Grant, writ.Permission{Tool: tool})
+	}
+	if len(q.Tools) == 0 {
+		t.Grant = writ.Grant{{Tool: "*"}}
+	}
+	held, err := s.Gate.Tasks.Open(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return s.token(bindingOf(&held.Task, s.Audience))
+}
+
+func minutes(n int64) time.Duration {
+	if n <= 0 || n > 24*60 {
+		n = 60
+	}
+	return time.Duration(n) * time.Minute
+}
+
+// developed gives an active agent of the development domain.
+func (s *Server) developed(ctx context.Context, id writ.AgentID) (writ.Agent, error) {
+	if !inDevelopment(id) {
+		return writ.Agent{}, writ.Refuse(writ.Forbidden, "only an agent of the development domain gets its identity here", nil)
+	}
+	agent, _, err := s.Gate.Catalog.Agent(ctx, id)
+	return agent, err
+}
+
+func inDevelopment(id writ.AgentID) bool {
+	return strings.HasPrefix(string(id), "spiffe://"+identity.DevelopmentDomain+"/")
+}
+
+func bindingOf(t *writ.Task, audience string) identity.Binding {
+	return identity.Binding{Agent: t.Agent, Key: t.Key, Audience: audience, Task: t.ID, User: t.User, Until: time.UnixMilli(t.Expires)}
+}
+
+func (s *Server) token(b identity.Binding) (*api.Run, error) {
+	text, ends, err := s.Tokens.Issue(b, s.Now())
+	if err != nil {
+		return nil, writ.Refuse(writ.InvalidRequest, err.Error(), nil)
+	}
+	return &api.Run{Agent: b.Agent, Task: b.Task, Audience: b.Audience, Token: text, Expires: api.Time(ends.UnixMilli())}, nil
+}
+
+// renew gives another token for a task that is open. It is worth nothing
+// without the task's own key, and opens nothing.
+func (s *Server) renew(ctx context.Context, _ asker, q taskPath) (*api.Run, error) {
+	t, err := s.task(ctx, q.Task)
+	if err != nil {
+		return nil, err
+	}
+	if s.Tokens == nil || !inDevelopment(t.Agent) {
+		return nil, writ.Refuse(writ.Forbidden, "only an agent of the development domain gets its identity here", nil)
+	}
+	if t.State != writ.Open || s.Gate.Ledger.Time() >= t.Expires {
+		return nil, writ.Refuse(writ.OutsideTask, "the task is not open any more", nil)
+	}
+	return s.token(bindingOf(t, s.Audience))
+}
