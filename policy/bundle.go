@@ -27,6 +27,7 @@ type Bundle struct {
 	digest   writ.Digest
 	files    []File // sorted by name, the schema included
 	policies []*rule
+	rules    map[cedar.PolicyID]*rule
 	ops      map[writ.ToolName]*operation
 	schema   *resolved.Schema
 	standIn  *resolved.AppliesTo

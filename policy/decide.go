@@ -75,6 +75,7 @@ func (b *Bundle) decide(q *writ.Query) writ.Decision {
 		return writ.Decision{Code: writ.NotRepresentable}
 	}
 	c := call{
+		rules:   b.rules,
 		slice:   s,
 		world:   world{b.static, agent},
 		context: r.context(reads),
@@ -87,9 +88,13 @@ func (b *Bundle) decide(q *writ.Query) writ.Decision {
 		return d
 	}
 
-	// 4. Would a person's word change the answer? Nobody can consent to what
-	// nobody showed.
-	for a := q.Assurance + 1; a <= writ.TwoPasskeys && args != nil; a++ {
+	// 4. Would a person's word change the answer? A task that nobody opened is
+	// not approved out of its limits, and nobody can consent to what nobody
+	// showed.
+	if q.Task.Unattended || args == nil {
+		return d
+	}
+	for a := q.Assurance + 1; a <= writ.TwoPasskeys; a++ {
 		up := c.ask(a)
 		if len(up.Errors) > 0 {
 			return up
@@ -127,6 +132,7 @@ func (b *Bundle) changed(q *writ.Query) *refusal {
 
 // A call is one query as Cedar is asked about it.
 type call struct {
+	rules   map[cedar.PolicyID]*rule
 	slice   slice
 	world   world
 	context cedar.RecordMap
@@ -141,14 +147,14 @@ func (c *call) ask(a writ.Assurance) writ.Decision {
 	d := writ.Decision{Code: writ.Forbidden}
 	rules := make([]*rule, len(said.Reasons))
 	for i, r := range said.Reasons {
-		rules[i] = c.slice.find(r.PolicyID)
+		rules[i] = c.rules[r.PolicyID]
 	}
 	slices.SortFunc(rules, func(a, b *rule) int { return cmp.Compare(a.position, b.position) })
 	for _, r := range rules {
 		d.Reasons = append(d.Reasons, r.reason)
 	}
 	for _, e := range said.Errors {
-		d.Errors = append(d.Errors, c.slice.find(e.PolicyID).problem(evaluationProblem(e.Message)))
+		d.Errors = append(d.Errors, c.rules[e.PolicyID].problem(evaluationProblem(e.Message)))
 	}
 	slices.Sort(d.Errors)
 	if effect != cedar.Allow || len(d.Errors) > 0 {

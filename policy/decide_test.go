@@ -93,6 +93,8 @@ permit (principal, action == Action::"mail.send", resource) when { context.args 
 		{name: "nobody is asked for what nobody can grant", policies: permitAll + untrusted + `@id("never") forbid (principal, action, resource in Upstream::"mail");`,
 			change: func(q *writ.Query) { from(q, "/to", writ.FromUntrusted) },
 			want:   writ.Decision{Code: writ.Forbidden}, ids: "untrusted never"},
+		{name: "nobody is asked about a task that nobody opened", policies: `permit (principal, action, resource) when { context.assurance.reviewers >= 1 };`, tool: "mail.read", args: `{}`,
+			change: func(q *writ.Query) { q.Task.Unattended = true }, want: writ.Decision{Code: writ.Forbidden}},
 		{name: "an error on the way up denies", policies: `permit (principal, action, resource) when { context.assurance.level >= 3 };
 forbid (principal, action, resource) when { context.assurance.level + 9223372036854775806 < 0 };`,
 			want: writ.Decision{Code: writ.Forbidden, Errors: []string{"test.cedar:2: its numbers are too large to compute with"}}},
@@ -100,7 +102,10 @@ forbid (principal, action, resource) when { context.assurance.level + 9223372036
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := load(t, tt.policies)
-			q := ask(t, b, "mail.send", `{"count":7,"to":"a@acme.example"}`)
+			if tt.tool == "" {
+				tt.tool, tt.args = "mail.send", `{"count":7,"to":"a@acme.example"}`
+			}
+			q := ask(t, b, tt.tool, tt.args)
 			if tt.change != nil {
 				tt.change(q)
 			}

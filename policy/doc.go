@@ -27,11 +27,28 @@
 // types tell; one under which a stronger assurance could permit less;
 // templates; annotations nobody reads.
 //
+// # Assurance
+//
+// A policy may ask for people: permit … when { context.assurance.reviewers >=
+// 1 }, or forbid … unless. Nobody annotates a tool with who must approve it:
+// where the answer is no, the same policies are asked again as if people had
+// been, rung by rung, and the weakest rung that permits is what is required. A
+// call that was approved is decided again, with the assurance reached.
+//
 // # What policy cannot relax
 //
 // An agent that is not active, a task that is not open, a tool outside the
 // task's grant or beyond its bounds, a spent budget, a tool that is not the
 // one the bundle was validated against. These are checked in Go, before Cedar.
 //
+// A bound on a list holds for every element; what is absent keeps no bound.
+//
 // Any error in evaluating any policy denies. No policy denies.
+//
+// # Who is told what
+//
+// The decision names the policies that determined it. [Bundle.Explain] tells
+// an operator what would have permitted, having tried it. [Refusal] tells an
+// agent a code, an argument, its own bounds and a remedy, and nothing of any
+// policy.
 package policy

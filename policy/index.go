@@ -19,9 +19,11 @@ type list map[cedar.EntityUID][]*rule
 // index puts every policy in exactly one list of each operation that it may
 // apply to, so that no request is offered a policy twice.
 func (b *Bundle) index() {
+	b.rules = map[cedar.PolicyID]*rule{}
 	shared := map[cedar.EntityUID]*list{}
 	own := map[*operation]*list{}
 	for _, r := range b.policies {
+		b.rules[r.id] = r
 		p := (*ast.Policy)(r.policy.AST())
 		keys := indexActions(p)
 		if len(keys) == 1 {
@@ -124,11 +126,6 @@ func (s slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 			}
 		}
 	}
-}
-
-// find gives the rule with an id that came out of this slice.
-func (s slice) find(id cedar.PolicyID) *rule {
-	return s[slices.IndexFunc(s, func(r *rule) bool { return r.id == id })]
 }
 
 // reads are the facts that any of the policies reads.

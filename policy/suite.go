@@ -15,9 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// A suite is a file of tests, as its author writes it. What a test leaves out
-// is harmless: an active agent in an open task that was granted everything
-// and has read nothing, and arguments that the agent made.
+// A suite is a file of tests, as its author writes it.
 type suite struct {
 	Tools []standInTool // that the bundle need not have
 	Tests []testCase
@@ -94,9 +92,26 @@ type TestResult struct {
 	Decision writ.Decision `json:"decision"`
 }
 
-// RunTests runs a file of tests against a bundle. Each is also decided under
-// every stronger assurance, which may never permit less. The error says what
-// is wrong with the file; a test that fails is no error.
+// RunTests runs a file of tests against a bundle, such as
+//
+//	tests:
+//	  - name: a large refund asks a reviewer
+//	    agent: {groups: [support]}
+//	    task: {instructions: refund order 8812, origin: user}
+//	    tool: pay.refund
+//	    arguments: {order: "8812", amount: 700}
+//	    origins: {/order: prompt}
+//	    label: {integrity: untrusted, class: internal}
+//	    want: {effect: step-up, requires: one-reviewer, reasons: [large-refund]}
+//
+// What a test leaves out is harmless: an active agent in an open task that was
+// granted everything and has read nothing, and arguments that the agent made.
+// A file may bring tools that the bundle does not have, under tools. A key
+// that nobody reads is an error.
+//
+// Each test is also decided under every stronger assurance, which may never
+// permit less. The error says what is wrong with the file; a test that fails
+// is no error.
 func RunTests(b *Bundle, file File) ([]TestResult, error) {
 	fail := func(err error) ([]TestResult, error) { return nil, fmt.Errorf("%s: %w", file.Name, err) }
 	var s suite
