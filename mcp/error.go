@@ -92,18 +92,18 @@ func refuse(code int, message, word, pointer string) *Error {
 
 // notJSON turns what canon refused into a parse error.
 func notJSON(err error) *Error {
-	e := envelope(CodeParse, err)
+	e := envelope(CodeParse, "", err)
 	if c, ok := errors.AsType[*canon.Error](err); ok && c.Code == "too_large" {
 		e.HTTP = http.StatusRequestEntityTooLarge
 	}
 	return e
 }
 
-// envelope turns what canon refused into an error of this code, which says
-// what and where but repeats no value.
-func envelope(code int, err error) *Error {
+// envelope turns what canon refused in the value at the pointer at into an
+// error of this code, which says what and where but repeats no value.
+func envelope(code int, at string, err error) *Error {
 	if c, ok := errors.AsType[*canon.Error](err); ok {
-		return refuse(code, "the message was refused: "+c.Code, c.Code, clip(c.Pointer, 256))
+		return refuse(code, "the message was refused: "+c.Code, c.Code, clip(at+c.Pointer, 256))
 	}
 	return refuse(code, "the message could not be read", "", "")
 }

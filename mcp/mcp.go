@@ -84,7 +84,7 @@ func ParseMessage(b []byte, lim canon.Limits) (*Message, error) {
 // fill checks the shape of the envelope and takes its members.
 func (m *Message) fill(v *canon.Value) *Error {
 	if err := canon.Envelope(v, "jsonrpc", "id", "method", "params", "result", "error"); err != nil {
-		return envelope(CodeInvalidRequest, err)
+		return envelope(CodeInvalidRequest, "", err)
 	}
 	if s, _ := v.Get("jsonrpc").Str(); s != "2.0" {
 		return refuse(CodeInvalidRequest, `jsonrpc must be "2.0"`, "", "/jsonrpc")

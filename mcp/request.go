@@ -44,7 +44,7 @@ func (r *Request) fill() *Error {
 	}
 	if known := members(r.Method); known != nil && r.Params != nil {
 		if err := canon.Envelope(r.Params, known...); err != nil {
-			return envelope(CodeInvalidParams, err)
+			return envelope(CodeInvalidParams, "/params", err)
 		}
 	}
 	if member := nameMember(r.Method); member != "" {
