@@ -15,8 +15,7 @@ import (
 )
 
 const (
-	patience     = 20 * time.Second       // how long a call that comes back waits for its approval
-	pollApproval = 250 * time.Millisecond // how often it looks
+	pollApproval = 250 * time.Millisecond // how often a waiting call looks
 	maxTTL       = 5 * time.Minute        // for what an upstream says may be cached
 )
 
@@ -136,7 +135,7 @@ func (x *exchange) resume(ask writ.Digest) (*handle, error) {
 // await waits for a person, for a while: a client that was told where to look
 // comes back at once.
 func (x *exchange) await(ctx context.Context, id writ.ApprovalID) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, x.m.Limits.Patience)
 	defer cancel()
 	tick := time.NewTicker(pollApproval)
 	defer tick.Stop()

@@ -81,8 +81,10 @@ const again = 15
 // refuse answers with whatever err is.
 func (x *exchange) refuse(err error) {
 	if e, ok := errors.AsType[*mcp.Error](err); ok {
-		x.m.Noise.Count(writ.InvalidRequest)
-		x.m.Noise.sample(writ.InvalidRequest, x.from())
+		if e.Code != mcp.CodeMissingCapability { // of a call that is on record
+			x.m.Noise.Count(writ.InvalidRequest)
+			x.m.Noise.sample(writ.InvalidRequest, x.from())
+		}
 		x.fault(e)
 		return
 	}
@@ -211,7 +213,7 @@ func advice(d *writ.Denial) string {
 func remedy(d *writ.Denial) string {
 	seconds := strconv.Itoa(again)
 	switch {
-	case d.Code == writ.ApprovalRequired:
+	case d.Code == writ.ApprovalRequired && d.Remedy == writ.RemedyWait:
 		return "Nothing was done yet. Call the same tool again with exactly the same arguments after " + seconds +
 			" seconds, and again until it answers; other arguments ask for another approval."
 	case d.Remedy == writ.RemedyWait:

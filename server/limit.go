@@ -17,9 +17,11 @@ type Limits struct {
 	KeySessions   int     // of the legacy wire, of one key; 32
 	Sessions      int     // of the legacy wire, of everybody; 4096
 	DeferredCalls int     // that wait for another call, of one key; 8
+
+	Patience time.Duration // how long a call that comes back waits for its approval; 20 s
 }
 
-func or[N int | float64](n, otherwise N) N {
+func or[N int | float64 | time.Duration](n, otherwise N) N {
 	if n == 0 {
 		return otherwise
 	}
@@ -31,6 +33,7 @@ func (l Limits) withDefaults() Limits {
 		Requests: or(l.Requests, 1024), KeyRequests: or(l.KeyRequests, 64), KeyRate: or(l.KeyRate, 200),
 		Streams: or(l.Streams, 2048), KeyStreams: or(l.KeyStreams, 8),
 		Sessions: or(l.Sessions, 4096), KeySessions: or(l.KeySessions, 32), DeferredCalls: or(l.DeferredCalls, 8),
+		Patience: or(l.Patience, 20*time.Second),
 	}
 }
 

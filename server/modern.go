@@ -31,7 +31,11 @@ func (x *exchange) common() error {
 	case "tools/list", "prompts/list", "resources/list", "resources/templates/list":
 		return x.list()
 	}
-	return &mcp.Error{Code: mcp.CodeMethodNotFound, HTTP: http.StatusNotFound, Message: "there is no such method here"}
+	e := &mcp.Error{Code: mcp.CodeMethodNotFound, HTTP: http.StatusNotFound, Message: "there is no such method here"}
+	if x.session != nil {
+		e.HTTP = http.StatusOK // to a legacy client, 404 is the end of its session
+	}
+	return e
 }
 
 func (x *exchange) discover() error {
