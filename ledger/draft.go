@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"github.com/writgate/writ"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -19,7 +20,16 @@ type draft struct {
 	broken  map[rowKey]error     // rows that do not open
 	over    map[rowKey]*Row      // rows as they will be
 	intents map[writ.CallID]bool // calls that have an intent
+	swept   int64
+	also    []note.Signer // sign the checkpoint too
 	batch   Batch
+}
+
+func newDraft(l *Ledger) *draft {
+	return &draft{
+		l: l, edge: l.writer.edge, time: l.Time(), swept: l.writer.swept,
+		base: map[rowKey]*Row{}, broken: map[rowKey]error{}, over: map[rowKey]*Row{}, intents: map[writ.CallID]bool{},
+	}
 }
 
 // sweepEvery is how often rows whose time is over are looked for.
@@ -47,6 +57,11 @@ func (d *draft) load(ctx context.Context, v View, batch []*request) error {
 			}
 			for i := range p.entry.Changes {
 				want(p.entry.Changes[i].Kind, p.entry.Changes[i].Key)
+			}
+			for _, e := range p.erase {
+				for i := range e.changes {
+					want(e.changes[i].Kind, e.changes[i].Key)
+				}
 			}
 			switch p.leaf.Type {
 			case TypeIntent:
@@ -144,6 +159,9 @@ func (d *draft) take(all []*pending) ([]Receipt, error) {
 			d.intents[r.Leaf.Call] = true
 		}
 		receipts[i] = Receipt{&receipt{r.Index, r.LeafBytes, r.Leaf}}
+		for _, e := range all[i].erase {
+			d.batch.Erase = append(d.batch.Erase, e.index)
+		}
 	}
 	d.batch.Records = append(d.batch.Records, records...)
 	maps.Copy(d.over, t.rows)
@@ -161,11 +179,15 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			return none, &Error{Err: ErrUsed, Kind: TypeIntent, Key: string(leaf.Call)}
 		}
 	case TypeOutcome:
-		if r, err := t.row(kindOpen, string(leaf.Call)); err != nil || r.At == Absent {
+		r, err := t.row(kindOpen, string(leaf.Call))
+		if err != nil {
+			return none, err
+		}
+		if r.At == Absent {
 			return none, &Error{Err: ErrUsed, Kind: TypeOutcome, Key: string(leaf.Call)}
 		}
 	}
-	var sealed []byte
+	var sealed, wrapped []byte
 	if p.payload != nil {
 		changes, err := t.change(p, index)
 		if err != nil {
@@ -178,26 +200,25 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			}
 			leaf.Parts[partChanges] = changes.Digest()
 		}
-		sealed = p.payload.seal(changes)
+		if len(leaf.Parts) != 0 {
+			sealed, wrapped = p.payload.seal(changes), p.payload.wrapped
+		}
 	}
 	b := leaf.append(make([]byte, 0, 512))
 	if len(b) > maxLeaf {
 		return none, fmt.Errorf("%w: a leaf of %d bytes; the most is %d", ErrInvalid, len(b), maxLeaf)
 	}
-	r := Record{Index: index, LeafBytes: b, Leaf: &leaf, Sealed: sealed}
-	if p.payload != nil {
-		r.Wrapped = p.payload.wrapped
-	}
-	return r, nil
+	return Record{Index: index, LeafBytes: b, Leaf: &leaf, Sealed: sealed, Wrapped: wrapped}, nil
 }
 
 // change applies the changes of one entry in order, and gives the part that
 // records them.
 func (t *trial) change(p *pending, index int64) (*Part, error) {
-	if len(p.changes) == 0 {
-		return nil, nil
+	var b []byte
+	note := func(c *Change, r *Row) {
+		t.rows[rowKey{c.Kind, c.Key}] = r
+		b = appendChange(append(b, "[,"[min(len(b), 1)]), c, r)
 	}
-	b := []byte{'['}
 	for i := range p.changes {
 		c := &p.changes[i]
 		r, err := t.row(c.Kind, c.Key)
@@ -207,18 +228,22 @@ func (t *trial) change(p *pending, index int64) (*Part, error) {
 		if r, err = r.apply(c, index, t.time); err != nil {
 			return nil, err
 		}
-		t.rows[rowKey{c.Kind, c.Key}] = r
-		if i > 0 {
-			b = append(b, ',')
+		note(c, r)
+	}
+	for i := range p.erase {
+		if err := t.takeOver(&p.erase[i], index, note); err != nil {
+			return nil, err
 		}
-		b = appendChange(b, c, r)
+	}
+	if b == nil {
+		return nil, nil
 	}
 	return &Part{Name: partChanges, Bytes: append(b, ']'), Salt: newSalt()}, nil
 }
 
 // finish completes what will be written.
 func (d *draft) finish() error {
-	note, err := d.l.signer.checkpoint(&d.edge)
+	note, err := d.l.keys.Load().signer.checkpoint(&d.edge, d.also...)
 	if err != nil {
 		return err
 	}
@@ -230,9 +255,9 @@ func (d *draft) finish() error {
 			d.batch.Put = append(d.batch.Put, d.l.vault.sealRow(r))
 		}
 	}
-	if d.time-d.l.writer.swept >= sweepEvery {
+	if d.time-d.swept >= sweepEvery {
 		d.batch.Sweep = d.time
-		d.l.writer.swept = d.time
+		d.swept = d.time
 	}
 	return nil
 }
@@ -245,7 +270,10 @@ func (l *Ledger) verifyEnd(ctx context.Context, v View) error {
 	if err != nil || b == nil {
 		return err
 	}
-	head, err := l.signer.open(b.Note)
+	if err := l.readKeys(ctx, v); err != nil {
+		return err
+	}
+	head, err := l.keys.Load().open(b.Note)
 	if err != nil {
 		return damaged("the newest checkpoint: %v", err)
 	}
@@ -265,8 +293,12 @@ func (l *Ledger) verifyEnd(ctx context.Context, v View) error {
 	if int64(len(records)) != min(tail, e.size) {
 		return damaged("of the last %d records there are %d", min(tail, e.size), len(records))
 	}
+	var last int64
 	for i := range records {
-		r := &records[i]
+		r, err := l.unseal(ctx, v, &records[i])
+		if err != nil {
+			return err
+		}
 		stored, err := h.ReadHashes([]int64{tlog.StoredHashIndex(0, r.Index)})
 		if err != nil {
 			return err
@@ -274,12 +306,9 @@ func (l *Ledger) verifyEnd(ctx context.Context, v View) error {
 		if hash := tlog.RecordHash(r.LeafBytes); !bytes.Equal(stored[0][:], hash[:]) {
 			return damaged("record %d is not what was committed", r.Index)
 		}
+		last = r.Leaf.Time
 	}
-	leaf, err := parseLeaf(records[len(records)-1].LeafBytes)
-	if err != nil {
-		return damaged("record %d: %v", e.size-1, err)
-	}
-	l.writer.edge = e
-	l.newest.Store(max(l.newest.Load(), leaf.Time))
+	l.writer.edge, l.writer.note = e, b.Note
+	l.newest.Store(last)
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // An Entry is one record to be: what is committed, what is sealed, what must
-// still hold, and what changes.
+// still hold, and what changes. It belongs to one commit at a time.
 type Entry struct {
 	Leaf    Leaf        // V, Time, Gateway, User and Parts are the ledger's to set
 	User    writ.UserID // becomes a keyed pseudonym in the leaf
@@ -25,7 +25,7 @@ type Entry struct {
 // cannot guess them.
 type Part struct {
 	Name  string         // a-z, 0-9, "_" and ".", at most 32; "changes" is the ledger's own
-	Bytes []byte         // all the parts of an entry: at most 16 MiB
+	Bytes []byte         // all the parts and values of an entry: at most 16 MiB
 	Salt  [saltSize]byte // random; set by the ledger
 }
 
@@ -138,13 +138,14 @@ var (
 	ErrInvalid  = errors.New("not a valid entry")                  // it could never be committed
 	ErrRollback = errors.New("history was taken back or replaced") // the log is behind its anchor, or another log
 	ErrDamaged  = errors.New("the log does not verify")            // what is stored is not what was committed
-	ErrInUse    = errors.New("current state still depends on it")  // an erasure of what is not over
+	ErrDiverged = errors.New("state is not what the records say")  // the log verifies; Rebuild makes state anew
+	ErrInUse    = errors.New("current state still depends on it")  // an erasure of what is not over; *Error names the row
 	ErrClosed   = errors.New("the ledger is closed")               // nothing was committed
 )
 
 // An Error is a commit that was refused because of one row.
 type Error struct {
-	Err         error // ErrConflict, ErrUsed or ErrExceeded
+	Err         error // ErrConflict, ErrUsed, ErrExceeded or ErrInUse
 	Kind, Key   string
 	Have, Limit int64 // ErrExceeded: the count as it is, and what it may not exceed
 }
@@ -182,6 +183,9 @@ func (e *Entry) check() error {
 		return fmt.Errorf("more than %d rows in one entry", maxChanges)
 	}
 	size := 0
+	for i := range e.Changes {
+		size += len(e.Changes[i].Value)
+	}
 	for i, p := range e.Parts {
 		if !validName(p.Name) || p.Name == partChanges {
 			return fmt.Errorf("a part must not be named %q", p.Name)
@@ -213,7 +217,7 @@ func (c *Change) check() error {
 	if err := validRow(c.Kind, c.Key); err != nil {
 		return err
 	}
-	if c.Kind == kindOpen || c.Kind == kindLog {
+	if c.Kind == kindOpen || c.Kind == kindLog || c.Kind == kindWitness {
 		return fmt.Errorf("rows of kind %q are the ledger's own", c.Kind)
 	}
 	switch {

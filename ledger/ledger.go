@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/writgate/writ"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Keys are what a ledger is opened with. They are used for nothing else, and
@@ -51,57 +52,90 @@ type Config struct {
 
 	// Anchor is a file that remembers how long the log was, on another
 	// volume than the database if there is one. A database that is shorter,
-	// or another, is refused. Empty is no anchor.
+	// or another, is refused with ErrRollback; so is one that is not new if
+	// the file is missing. Empty is no anchor.
+	//
+	// The file follows each commit within a moment, and no commit waits for
+	// it: what is lost of it is lost only if the anchor's machine and the
+	// database are set back within that moment.
 	Anchor string
+
+	// Adopt goes on with a log that the anchor refuses, because an operator
+	// says so: the entry, of type TypeAdmin, becomes a record that stays, with
+	// what the anchor held. It is for one start, not for a configuration.
+	Adopt *Entry
 }
 
 // A Ledger is an open log with its state. Its methods may be called from any
 // goroutine.
 type Ledger struct {
-	config Config
-	store  Store
-	vault  vault
-	signer *signer
-	cache  cache
-	writer writer
-	now    func() time.Time
-
-	closing sync.RWMutex // held to read by whoever puts into queue
-	closed  bool
-	queue   chan *request
-	done    sync.WaitGroup
-
-	newest atomic.Int64 // time of the newest record
-	fatal  atomic.Pointer[error]
-	failed chan struct{}
+	config  Config
+	store   Store
+	vault   vault
+	keys    atomic.Pointer[keyring]
+	cache   cache
+	erased  erasures
+	anchor  anchor
+	now     func() time.Time
+	newest  atomic.Int64 // time of the newest record
+	inbox   inbox
+	writing sync.Mutex // held for each transaction
+	writer  writer
+	fatal   atomic.Pointer[error]
+	failed  chan struct{}
 }
 
 // Open opens the ledger in s, which it closes when it is closed itself; a new
-// one is begun if there is none. It verifies the end of the log, and that
-// the log goes on from where the anchor saw it.
+// one is begun if there is none. It verifies the keys, the end of the log, and
+// that the log goes on from where the anchor saw it. If it fails, s is still
+// the caller's.
 func Open(ctx context.Context, s Store, c Config) (*Ledger, error) {
-	l := &Ledger{config: c, store: s, now: c.Now, queue: make(chan *request, maxBatch), failed: make(chan struct{})}
+	l := &Ledger{config: c, store: s, now: c.Now, failed: make(chan struct{})}
+	l.inbox.queue = make(chan *request, maxBatch)
 	if l.now == nil {
 		l.now = time.Now
 	}
-	k := &c.Keys
-	if k.Seal == [32]byte{} || k.Pseudonym == [32]byte{} {
-		return nil, errors.New("opening the ledger: a key is missing")
-	}
-	l.vault = vault{derived(k.Seal, "wrap"), derived(k.Seal, "state"), k.Pseudonym}
-	var err error
-	if l.signer, err = newSigner(c.Origin, k.Log); err != nil {
-		return nil, fmt.Errorf("opening the ledger: %w", err)
-	}
-	err = s.View(ctx, func(v View) error { return l.verifyEnd(ctx, v) })
-	if err != nil {
-		return nil, fmt.Errorf("opening the ledger: %w", err)
-	}
-	l.done.Go(l.run)
-	if err := l.begin(ctx); err != nil {
+	if err := l.open(ctx); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", errors.Join(err, l.stop()))
 	}
 	return l, nil
+}
+
+func (l *Ledger) open(ctx context.Context) error {
+	// 1. The keys.
+	c := &l.config
+	if c.Keys.Seal == [32]byte{} || c.Keys.Pseudonym == [32]byte{} {
+		return errors.New("a key is missing")
+	}
+	l.vault = vault{derived(c.Keys.Seal, "wrap"), derived(c.Keys.Seal, "state"), c.Keys.Pseudonym}
+	signer, err := newSigner(c.Origin, c.Keys.Log)
+	if err != nil {
+		return err
+	}
+	l.keys.Store(&keyring{signer: signer, all: []note.Verifier{signer}})
+
+	// 2. The log, as it is.
+	if err := l.store.View(ctx, func(v View) error { return l.verifyEnd(ctx, v) }); err != nil {
+		return err
+	}
+
+	// 3. The log, as it was last seen.
+	refused := l.meetAnchor(ctx)
+	if refused != nil && (c.Adopt == nil || !errors.Is(refused, ErrRollback)) {
+		return refused
+	}
+
+	// 4. From here on it is written.
+	l.inbox.done.Go(l.run)
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	if refused != nil {
+		if err := l.adopt(ctx); err != nil {
+			return err
+		}
+	}
+	return l.raiseAnchor(ctx)
 }
 
 // begin makes the first record of a new log: its own key. If another process
@@ -110,13 +144,15 @@ func (l *Ledger) begin(ctx context.Context) error {
 	if l.writer.edge.size != 0 {
 		return nil
 	}
-	e := &Entry{Leaf: Leaf{Type: TypeKey, Note: map[string]string{"log": l.signer.vkey}}}
-	e.Expect = []Expect{{Kind: kindLog, Key: "key", At: Absent}}
-	p, err := l.prepare(e)
+	vkey := l.VerifierKey()
+	p, err := l.prepare(&Entry{
+		Leaf:   Leaf{Type: TypeKey, Note: map[string]string{noteKey: vkey}},
+		Expect: []Expect{{Kind: kindLog, Key: keyRow, At: Absent}},
+	})
 	if err != nil {
 		return err
 	}
-	p.changes = []Change{{Op: Put, Kind: kindLog, Key: "key", Value: []byte(l.signer.vkey)}}
+	p.set(l, Change{Op: Put, Kind: kindLog, Key: keyRow, Value: l.keyCheck(vkey)})
 	_, err = l.submit(ctx, []*pending{p})
 	if errors.Is(err, ErrConflict) {
 		return nil
@@ -125,8 +161,9 @@ func (l *Ledger) begin(ctx context.Context) error {
 }
 
 // VerifierKey is what an auditor needs to verify receipts of this log: its
-// public key, as c2sp.org/signed-note writes it.
-func (l *Ledger) VerifierKey() string { return l.signer.vkey }
+// public key, as c2sp.org/signed-note writes it. A log whose key was changed has
+// had others before.
+func (l *Ledger) VerifierKey() string { return l.keys.Load().signer.vkey }
 
 // Pseudonym is how leaves name a user.
 func (l *Ledger) Pseudonym(u writ.UserID) string { return l.vault.pseudonym(u) }
@@ -152,17 +189,26 @@ func (l *Ledger) Close() error {
 	return errors.Join(l.stop(), l.store.Close())
 }
 
+// An inbox is what waits for the writer.
+type inbox struct {
+	closing sync.RWMutex // held to read by whoever puts into queue
+	closed  bool
+	queue   chan *request
+	done    sync.WaitGroup
+}
+
 func (l *Ledger) stop() error {
-	l.closing.Lock()
-	if l.closed {
-		l.closing.Unlock()
+	in := &l.inbox
+	in.closing.Lock()
+	if in.closed {
+		in.closing.Unlock()
 		return nil
 	}
-	l.closed = true
-	close(l.queue)
-	l.closing.Unlock()
-	l.done.Wait()
-	return nil
+	in.closed = true
+	close(in.queue)
+	in.closing.Unlock()
+	in.done.Wait()
+	return l.anchor.stop()
 }
 
 // Get reads a row. It may be a moment old if another process writes too;

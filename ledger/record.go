@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/writgate/writ"
@@ -48,18 +49,39 @@ type Filter struct {
 // That the leaf is in the log, Prove shows.
 func (l *Ledger) Record(ctx context.Context, index int64) (*Record, error) {
 	var out *Record
-	err := l.store.View(ctx, func(v View) error {
-		rs, err := v.Records(ctx, Filter{From: index, To: index + 1})
-		if err != nil {
-			return err
-		}
-		if len(rs) == 0 || index < 0 {
-			return errors.New("there is no such record")
-		}
-		out, err = l.vault.record(&rs[0])
+	err := l.store.View(ctx, func(v View) (err error) {
+		out, err = l.read(ctx, v, index)
 		return err
 	})
 	return out, err
+}
+
+func (l *Ledger) read(ctx context.Context, v View, index int64) (*Record, error) {
+	s, err := stored(ctx, v, index)
+	if err != nil {
+		return nil, err
+	}
+	return l.unseal(ctx, v, s)
+}
+
+func stored(ctx context.Context, v View, index int64) (*Record, error) {
+	rs, err := v.Records(ctx, Filter{From: index, To: index + 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(rs) == 0 || index < 0 {
+		return nil, fmt.Errorf("there is no record %d", index)
+	}
+	return &rs[0], nil
+}
+
+// unseal opens a stored record; that it was erased is on record too.
+func (l *Ledger) unseal(ctx context.Context, v View, s *Record) (*Record, error) {
+	r, err := l.vault.record(s)
+	if err == nil && r.Erased {
+		err = l.account(ctx, v, r.Index)
+	}
+	return r, err
 }
 
 // Records reads the records that f selects, and checks them like Record.
@@ -71,7 +93,7 @@ func (l *Ledger) Records(ctx context.Context, f Filter) ([]*Record, error) {
 			return err
 		}
 		for i := range rs {
-			r, err := l.vault.record(&rs[i])
+			r, err := l.unseal(ctx, v, &rs[i])
 			if err != nil {
 				return err
 			}
@@ -121,38 +143,60 @@ func (v *vault) record(s *Record) (*Record, error) {
 const proofHeader = "c2sp.org/tlog-proof@v1\n"
 
 // Prove gives the receipt of a record: a c2sp.org/tlog-proof@v1 text with the
-// leaf as its extra data, its inclusion proof, and the newest checkpoint.
-// Verify checks it, offline, against public keys.
+// leaf as its extra data, its inclusion proof, and a checkpoint: one that
+// witnesses have signed, of the hour that the record was made in or the next
+// after it that there is, or else the newest. Verify checks it, offline,
+// against public keys. A receipt that would not verify is not given out.
 func (l *Ledger) Prove(ctx context.Context, index int64) ([]byte, error) {
 	var out []byte
 	err := l.store.View(ctx, func(v View) error {
-		rs, err := v.Records(ctx, Filter{From: index, To: index + 1})
+		r, err := stored(ctx, v, index)
 		if err != nil {
 			return err
 		}
-		if len(rs) == 0 || index < 0 {
-			return errors.New("there is no such record")
-		}
-		b, err := v.Batch(ctx, -1)
+		note, err := l.cosigned(ctx, v, r)
 		if err != nil {
 			return err
 		}
-		path, err := tlog.ProveRecord(b.Last+1, index, &hashes{ctx: ctx, view: v})
+		if note == nil {
+			b, err := newest(ctx, v)
+			if err != nil {
+				return err
+			}
+			note = b.Note
+		}
+		head, err := l.keys.Load().open(note)
+		if err != nil {
+			return damaged("a checkpoint: %v", err)
+		}
+		path, err := tlog.ProveRecord(head.size, index, &hashes{ctx: ctx, view: v})
 		if err != nil {
 			return err
 		}
-		out = appendProof(nil, &proof{leaf: rs[0].LeafBytes, index: index, path: path, note: b.Note})
+		if err := tlog.CheckRecord(path, head.size, head.root, index, tlog.RecordHash(r.LeafBytes)); err != nil {
+			return damaged("record %d is not what was committed: %v", index, err)
+		}
+		out = appendProof(nil, &proof{leaf: r.LeafBytes, index: index, path: path, note: note})
 		return nil
 	})
 	return out, err
+}
+
+// newest is the newest batch of an open ledger, which has one.
+func newest(ctx context.Context, v View) (*Batch, error) {
+	b, err := v.Batch(ctx, -1)
+	if err == nil && b == nil {
+		err = damaged("there are no checkpoints")
+	}
+	return b, err
 }
 
 // Checkpoint is the newest signed tree head (c2sp.org/tlog-checkpoint).
 func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 	var out []byte
 	err := l.store.View(ctx, func(v View) error {
-		b, err := v.Batch(ctx, -1)
-		if b != nil {
+		b, err := newest(ctx, v)
+		if err == nil {
 			out = bytes.Clone(b.Note)
 		}
 		return err
@@ -166,11 +210,11 @@ func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 func (l *Ledger) Consistency(ctx context.Context, old, new int64) ([]byte, error) {
 	var out strings.Builder
 	err := l.store.View(ctx, func(v View) error {
-		b, err := v.Batch(ctx, -1)
+		b, err := newest(ctx, v)
 		if err != nil {
 			return err
 		}
-		if old < 1 || old > new || b == nil || new > b.Last+1 {
+		if old < 1 || old > new || new > b.Last+1 {
 			return errors.New("there are no such trees")
 		}
 		path, err := tlog.ProveTree(new, old, &hashes{ctx: ctx, view: v})

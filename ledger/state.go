@@ -49,11 +49,20 @@ func appendChange(b []byte, c *Change, r *Row) []byte {
 	return append(b, '}')
 }
 
-// fold applies a record's changes to state.
-func fold(state map[rowKey]*Row, index int64, part []byte) error {
+// parseChanges reads the changes of the record at index.
+func parseChanges(index int64, part []byte) ([]changed, error) {
 	var all []changed
 	if err := json.Unmarshal(part, &all); err != nil {
-		return damaged("the changes of record %d: %v", index, err)
+		return nil, damaged("the changes of record %d: %v", index, err)
+	}
+	return all, nil
+}
+
+// fold applies a record's changes to state.
+func fold(state map[rowKey]*Row, index int64, part []byte) error {
+	all, err := parseChanges(index, part)
+	if err != nil {
+		return err
 	}
 	for _, c := range all {
 		k := rowKey{c.Kind, c.Key}

@@ -8,7 +8,7 @@ import (
 // What a store's errors wrap, and so those of Commit. An error of Update that
 // wraps none of them means that nothing was written.
 var (
-	ErrFull        = errors.New("the store is full")                    // nothing was written; the store still works
+	ErrFull        = errors.New("the store is full")                    // nothing was written; the store still works, and has a reserve
 	ErrUnavailable = errors.New("the store is unavailable")             // nothing was written; try again
 	ErrUnknown     = errors.New("the outcome of the commit is unknown") // it may have been written
 	ErrFatal       = errors.New("the store has failed")                 // what is durable is no longer known: stop
@@ -19,7 +19,8 @@ var (
 // encoded, payloads and state sealed, hashes computed: a database and its
 // administrator see identifiers, times and ciphertext.
 //
-// Its methods may be called from any goroutine.
+// Its methods may be called from any goroutine. A store that can check its own
+// structure has a method Check(context.Context) error, which VerifyAll calls.
 type Store interface {
 	// View calls fn with one consistent snapshot.
 	View(ctx context.Context, fn func(View) error) error
@@ -59,7 +60,8 @@ type View interface {
 	Records(ctx context.Context, filters ...Filter) ([]Record, error)
 }
 
-// A Batch is what one transaction adds to the log, and changes.
+// A Batch is what one transaction adds to the log, and changes. One without
+// Records changes rows only, and its first four fields mean nothing.
 type Batch struct {
 	First, Last int64  // the indices of its records
 	Hashes      []byte // the stored hashes of package tlog for them, 32 bytes each, in order
@@ -71,4 +73,5 @@ type Batch struct {
 	Erase   []int64     // records whose Wrapped becomes nil, overwritten where it was stored
 	Reset   bool        // first delete every row
 	Sweep   int64       // not 0: some rows whose Until is not 0 and less than this may be deleted
+	Reserve bool        // the batch may use what the store keeps for when it is full
 }

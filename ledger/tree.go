@@ -168,19 +168,26 @@ func newSigner(origin string, k ed25519.PrivateKey) (*signer, error) {
 // Sign implements note.Signer.
 func (s *signer) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(s.key, msg), nil }
 
-func (s *signer) checkpoint(e *edge) ([]byte, error) {
+// checkpoint signs the head of a tree, with others if there are any.
+func (s *signer) checkpoint(e *edge, also ...note.Signer) ([]byte, error) {
 	c := checkpoint{s.Name(), e.size, e.root()}
-	return note.Sign(&note.Note{Text: c.text()}, s)
+	return note.Sign(&note.Note{Text: c.text()}, append([]note.Signer{s}, also...)...)
+}
+
+// A keyring is the key that signs, and all that ever did.
+type keyring struct {
+	*signer
+	all []note.Verifier
 }
 
 // open verifies a checkpoint of this log.
-func (s *signer) open(b []byte) (checkpoint, error) {
-	n, err := note.Open(b, note.VerifierList(s))
+func (k *keyring) open(b []byte) (checkpoint, error) {
+	n, err := note.Open(b, note.VerifierList(k.all...))
 	if err != nil {
 		return checkpoint{}, err
 	}
 	c, err := parseCheckpoint(n.Text)
-	if err == nil && c.origin != s.Name() {
+	if err == nil && c.origin != k.Name() {
 		err = fmt.Errorf("a checkpoint of %.80q", c.origin)
 	}
 	return c, err

@@ -67,6 +67,13 @@ func Verify(receipt []byte, trust Trust) (*Verified, error) {
 	return &Verified{p.index, head.size, leaf, p.leaf, witnesses}, nil
 }
 
+// Checkpoint verifies the signatures of a checkpoint: its size, and the trusted
+// witnesses that signed it, with their times.
+func (t Trust) Checkpoint(checkpoint []byte) (size int64, witnesses map[string]time.Time, err error) {
+	head, witnesses, err := t.open(checkpoint)
+	return head.size, witnesses, err
+}
+
 // open checks a checkpoint's signatures.
 func (t Trust) open(b []byte) (checkpoint, map[string]time.Time, error) {
 	none := checkpoint{}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ const (
 	maxBatch  = 256             // commits that one transaction serves
 	maxCommit = 64              // entries of one commit
 	grace     = 5 * time.Second // how long a cancelled caller waits for an answer that is on its way
+
+	reserveTries = 3 // of a commit from the reserve: whoever else fills the disk may take what the first one freed
 )
 
 // A pending is an entry that needs nothing more from its caller.
@@ -23,6 +26,7 @@ type pending struct {
 	leaf    Leaf     // what is known of it before it has a time
 	changes []Change // the entry's, and those that follow from its type
 	payload *payload // nil if there is nothing to seal
+	erase   []erasing
 }
 
 // A request is one commit in the queue.
@@ -32,6 +36,11 @@ type request struct {
 	done     chan struct{}
 	receipts []Receipt
 	err      error
+}
+
+// reserved says whether r is written even when the disk is full.
+func (r *request) reserved() bool {
+	return !slices.ContainsFunc(r.pending, func(p *pending) bool { return !slices.Contains(reserved, p.leaf.Type) })
 }
 
 // Commit makes the entries durable, all or none, in order, and answers when
@@ -46,15 +55,12 @@ func (l *Ledger) Commit(ctx context.Context, entries ...*Entry) ([]Receipt, erro
 	}
 	all := make([]*pending, len(entries))
 	for i, e := range entries {
-		err := e.check()
-		if err == nil && e.Leaf.Type == TypeErasure {
-			err = errors.New("an erasure is made by Erase")
+		if e.Leaf.Type == TypeErasure {
+			return nil, fmt.Errorf("%w: an erasure is made by Erase", ErrInvalid)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
+		var err error
 		if all[i], err = l.prepare(e); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return nil, err
 		}
 	}
 	return l.submit(ctx, all)
@@ -62,12 +68,15 @@ func (l *Ledger) Commit(ctx context.Context, entries ...*Entry) ([]Receipt, erro
 
 // prepare does what can be done before the writer's turn.
 func (l *Ledger) prepare(e *Entry) (*pending, error) {
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	p := &pending{entry: e, leaf: e.Leaf, changes: e.Changes}
 	p.leaf.V = 1
 	p.leaf.Gateway = l.config.Gateway
 	p.leaf.User = l.vault.pseudonym(e.User)
 	if err := p.leaf.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	switch e.Leaf.Type {
 	case TypeIntent:
@@ -86,6 +95,14 @@ func (l *Ledger) prepare(e *Entry) (*pending, error) {
 		p.payload = l.vault.newPayload(e.Parts)
 	}
 	return p, nil
+}
+
+// set makes p change rows that are the ledger's own.
+func (p *pending) set(l *Ledger, changes ...Change) {
+	p.changes = append(slices.Clip(p.changes), changes...)
+	if p.payload == nil {
+		p.payload = l.vault.newPayload(p.entry.Parts)
+	}
 }
 
 func (l *Ledger) submit(ctx context.Context, all []*pending) ([]Receipt, error) {
@@ -112,13 +129,14 @@ func (l *Ledger) submit(ctx context.Context, all []*pending) ([]Receipt, error) 
 }
 
 func (l *Ledger) enqueue(ctx context.Context, r *request) error {
-	l.closing.RLock()
-	defer l.closing.RUnlock()
-	if l.closed {
+	in := &l.inbox
+	in.closing.RLock()
+	defer in.closing.RUnlock()
+	if in.closed {
 		return ErrClosed
 	}
 	select {
-	case l.queue <- r:
+	case in.queue <- r:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -128,11 +146,11 @@ func (l *Ledger) enqueue(ctx context.Context, r *request) error {
 // run is the writer: the one goroutine that commits. While it waits for the
 // disk, the next batch gathers.
 func (l *Ledger) run() {
-	for r := range l.queue {
+	for r := range l.inbox.queue {
 		batch := []*request{r}
 		for len(batch) < maxBatch {
 			select {
-			case r, ok := <-l.queue:
+			case r, ok := <-l.inbox.queue:
 				if ok {
 					batch = append(batch, r)
 					continue
@@ -148,21 +166,126 @@ func (l *Ledger) run() {
 	}
 }
 
-// serve commits a batch and answers it.
+// serve commits a batch and answers it. When the disk is full, what is
+// reserved is committed from the reserve, and the rest is refused.
 func (l *Ledger) serve(batch []*request) {
-	err := l.down()
-	if err == nil {
-		err = l.commit(batch)
-	}
-	if errors.Is(err, ErrFatal) {
-		l.fail(err)
+	err := l.commit(batch, false)
+	if errors.Is(err, ErrFull) {
+		var kept []*request
+		for _, r := range batch {
+			if r.reserved() {
+				kept = append(kept, r)
+			} else {
+				r.answer(err)
+			}
+		}
+		batch = kept
+		for range reserveTries {
+			if len(batch) != 0 && errors.Is(err, ErrFull) {
+				err = l.commit(batch, true)
+			}
+		}
 	}
 	for _, r := range batch {
-		if err != nil { // also for those refused: what refused them never was
-			r.receipts, r.err = nil, err
-		}
-		close(r.done)
+		r.answer(err)
 	}
+}
+
+// answer wakes the caller. An error of the whole batch is everybody's, also of
+// those who were refused: what refused them never was.
+func (r *request) answer(err error) {
+	if err != nil {
+		r.receipts, r.err = nil, err
+	}
+	close(r.done)
+}
+
+// commit makes one transaction of a batch. Each commit is checked against the
+// state as those before it left it; one that is refused writes nothing, and
+// the others go on.
+func (l *Ledger) commit(batch []*request, reserve bool) error {
+	ctx := context.Background()
+	return l.write(ctx, func(d *draft, v View) error {
+		d.batch.Reserve = reserve
+		if err := d.load(ctx, v, batch); err != nil {
+			return err
+		}
+		for _, r := range batch {
+			r.receipts, r.err = d.take(r.pending)
+		}
+		return nil
+	})
+}
+
+// A writer is what the writing goroutine knows of the log.
+type writer struct {
+	edge  edge
+	note  []byte // the newest checkpoint
+	swept int64  // Unix milliseconds
+}
+
+// write makes one transaction of the draft that fn fills.
+func (l *Ledger) write(ctx context.Context, fn func(*draft, View) error) (err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.down(); err != nil {
+		return err
+	}
+	defer func() {
+		if errors.Is(err, ErrFatal) {
+			l.fail(err)
+		}
+	}()
+	var d *draft
+	err = l.store.Update(ctx, func(v View) (*Batch, error) {
+		// 1. Has somebody else written? Then nothing in memory holds.
+		if err := l.catchUp(ctx, v); err != nil {
+			return nil, err
+		}
+
+		// 2. What is asked for, each in turn.
+		d = newDraft(l)
+		if err := fn(d, v); err != nil || len(d.batch.Records) == 0 {
+			return nil, err
+		}
+
+		// 3. The tree, its checkpoint, the rows as they became.
+		return &d.batch, d.finish()
+	})
+	if errors.Is(err, ErrUnknown) {
+		err = l.settle(ctx, d, err)
+	}
+	if err != nil || len(d.batch.Records) == 0 {
+		return err
+	}
+	l.writer = writer{d.edge, d.batch.Note, d.swept}
+	l.newest.Store(d.time)
+	l.cache.publish(d.over)
+	l.anchor.follow(d.batch.Note)
+	return nil
+}
+
+// settle finds out whether a batch was made whose commit got no answer. The
+// store runs one update at a time, so what this one sees is final: the answer
+// is yes, or that nothing was written, or still unknown if the store does not
+// answer this either.
+func (l *Ledger) settle(ctx context.Context, d *draft, unknown error) error {
+	made := false
+	err := l.store.Update(ctx, func(v View) (*Batch, error) {
+		if d == nil { // it was not even asked for what to write
+			return nil, nil
+		}
+		b, err := v.Batch(ctx, d.batch.Last)
+		made = b != nil && b.Last == d.batch.Last && bytes.Equal(b.Note, d.batch.Note)
+		return nil, err
+	})
+	switch {
+	case err != nil:
+		return unknown
+	case !made:
+		return fmt.Errorf("%w: the commit was lost: %v", ErrUnavailable, unknown)
+	}
+	return nil
 }
 
 func (l *Ledger) down() error {
@@ -178,67 +301,64 @@ func (l *Ledger) fail(err error) {
 	}
 }
 
-// A writer is what the writing goroutine knows of the log.
-type writer struct {
-	edge  edge
-	swept int64 // Unix milliseconds
-}
-
-// commit makes one transaction of a batch. Each commit is checked against the
-// state as those before it left it; one that is refused writes nothing, and
-// the others go on.
-func (l *Ledger) commit(batch []*request) error {
-	ctx := context.Background()
-	d := &draft{
-		l: l, base: map[rowKey]*Row{}, over: map[rowKey]*Row{}, broken: map[rowKey]error{},
-		intents: map[writ.CallID]bool{},
-	}
-	err := l.store.Update(ctx, func(v View) (*Batch, error) {
-		// 1. Has somebody else written? Then nothing in memory holds.
-		if err := l.catchUp(ctx, v); err != nil {
-			return nil, err
-		}
-		d.edge, d.time = l.writer.edge, l.Time()
-
-		// 2. What the batch asks about and memory does not know.
-		if err := d.load(ctx, v, batch); err != nil {
-			return nil, err
-		}
-
-		// 3. Each in turn.
-		for _, r := range batch {
-			r.receipts, r.err = d.take(r.pending)
-		}
-		if len(d.batch.Records) == 0 {
-			return nil, nil
-		}
-
-		// 4. The tree, its checkpoint, the rows as they became.
-		return &d.batch, d.finish()
-	})
-	if err != nil || len(d.batch.Records) == 0 {
-		return err
-	}
-	l.writer.edge = d.edge
-	l.newest.Store(d.time)
-	l.cache.publish(d.over)
-	return nil
-}
-
-// catchUp reads the end of the log again if it is not where this process left
-// it. A log that has become shorter is refused.
+// catchUp reads what somebody else has written since this process wrote, and
+// makes sure that it goes on from there. A log that has become shorter, or
+// another one, is the end: nobody knows what was dispatched on its word.
 func (l *Ledger) catchUp(ctx context.Context, v View) error {
 	b, err := v.Batch(ctx, -1)
 	if err != nil {
 		return err
 	}
-	size := l.writer.edge.size
+	e := l.writer.edge
 	switch {
-	case b == nil && size == 0, b != nil && b.Last == size-1:
+	case b == nil && e.size == 0:
 		return nil
-	case b == nil || b.Last < size-1:
-		return fmt.Errorf("%w: %w: it has become shorter", ErrFatal, ErrRollback)
+	case b == nil || b.Last < e.size-1:
+		return fmt.Errorf("%w: %w: it has become shorter than %d records", ErrFatal, ErrRollback, e.size)
+	case b.Last == e.size-1:
+		if !bytes.Equal(b.Note, l.writer.note) {
+			return fmt.Errorf("%w: %w: its %d records are others", ErrFatal, ErrRollback, e.size)
+		}
+		return nil
 	}
 	l.cache.forget()
-	return l.verifyEnd(ctx, v)
+	last, err := l.follow(ctx, v, &e, b.Last)
+	if err != nil {
+		return err
+	}
+	head, err := l.keys.Load().open(b.Note)
+	if err != nil || head.size != e.size || head.root != e.root() {
+		return fmt.Errorf("%w: %w: it does not go on from its first %d records", ErrFatal, ErrRollback, l.writer.edge.size)
+	}
+	l.writer.edge, l.writer.note = e, b.Note
+	l.newest.Store(max(l.newest.Load(), last))
+	return nil
+}
+
+// follow appends the stored leaves up to the record at last to e, and gives
+// the time of that record.
+func (l *Ledger) follow(ctx context.Context, v View, e *edge, last int64) (int64, error) {
+	var time int64
+	for e.size <= last {
+		records, err := v.Records(ctx, Filter{From: e.size, Limit: maxBatch})
+		if err != nil {
+			return 0, err
+		}
+		if len(records) == 0 {
+			return 0, damaged("record %d is missing", e.size)
+		}
+		for i := range records {
+			r := &records[i]
+			leaf, err := parseLeaf(r.LeafBytes)
+			if err != nil || r.Index != e.size {
+				return 0, damaged("record %d: %v", e.size, err)
+			}
+			if leaf.Type == TypeKey && r.Index != 0 {
+				return 0, fmt.Errorf("%w: the log has another key since record %d", ErrFatal, r.Index)
+			}
+			e.add(r.LeafBytes, nil)
+			time = leaf.Time
+		}
+	}
+	return time, nil
 }

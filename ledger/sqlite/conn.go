@@ -109,8 +109,8 @@ const (
 // disk and the busy file come back; what a failed fsync left on disk is never
 // known, and asking again would be told a lie.
 func classify(err error, s stage) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ledger.ErrFull) {
+		return err
 	}
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
@@ -121,7 +121,7 @@ func classify(err error, s stage) error {
 	case code&0xff == lib.SQLITE_FULL:
 		kind = ledger.ErrFull
 	case code&0xff == lib.SQLITE_CORRUPT, code&0xff == lib.SQLITE_NOTADB:
-		kind = ledger.ErrFatal
+		return fmt.Errorf("%w: %w: %w", ledger.ErrFatal, ledger.ErrDamaged, err)
 	case code == lib.SQLITE_IOERR_FSYNC, code == lib.SQLITE_IOERR_DIR_FSYNC:
 		kind = ledger.ErrFatal
 	case s == during && code&0xff != lib.SQLITE_BUSY && code != lib.SQLITE_IOERR_WRITE:

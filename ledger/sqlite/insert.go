@@ -41,7 +41,9 @@ func (s *Store) insert(b *ledger.Batch) error {
 		}
 	}
 	for _, i := range b.Erase {
-		if err := c.exec("UPDATE record SET wrapped = NULL WHERE idx = ?", i); err != nil {
+		// Of the same size, so that it is overwritten in its place: SQLite moves
+		// no row whose size stays, and leaves no copy of it behind.
+		if err := c.exec("UPDATE record SET wrapped = zeroblob(length(wrapped)) WHERE idx = ?", i); err != nil {
 			return err
 		}
 	}
@@ -51,6 +53,9 @@ func (s *Store) insert(b *ledger.Batch) error {
 		if err := c.exec(sql, b.Sweep, int64(sweepRows)); err != nil {
 			return err
 		}
+	}
+	if len(b.Records) == 0 {
+		return nil
 	}
 	return c.exec("INSERT INTO batch (last, first, hashes, note) VALUES (?, ?, ?, ?)", b.Last, b.First, b.Hashes, b.Note)
 }

@@ -13,9 +13,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/ledger/durable"
 )
 
 const (
@@ -25,44 +28,15 @@ const (
 	walPages      = 1024       // of 8 KiB: when the log of writes is moved into the file
 )
 
-const schema = `
-CREATE TABLE record (
-	idx     INTEGER PRIMARY KEY,
-	call    TEXT NOT NULL,
-	task    TEXT NOT NULL,
-	type    TEXT NOT NULL,
-	time    INTEGER NOT NULL,
-	leaf    BLOB NOT NULL,
-	wrapped BLOB,
-	sealed  BLOB
-) STRICT;
-CREATE UNIQUE INDEX record_once ON record (call, type) WHERE type IN ('intent', 'outcome');
-CREATE INDEX record_call ON record (call) WHERE type NOT IN ('intent', 'outcome') AND call <> '';
-CREATE INDEX record_task ON record (task) WHERE task <> '';
-CREATE INDEX record_type ON record (type) WHERE type NOT IN ('intent', 'outcome');
-CREATE TABLE batch (
-	last   INTEGER PRIMARY KEY,
-	first  INTEGER NOT NULL,
-	hashes BLOB NOT NULL,
-	note   BLOB NOT NULL
-) STRICT;
-CREATE TABLE state (
-	kind   TEXT NOT NULL,
-	key    TEXT NOT NULL,
-	at     INTEGER NOT NULL,
-	until  INTEGER NOT NULL,
-	sealed BLOB NOT NULL,
-	PRIMARY KEY (kind, key)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX state_until ON state (until) WHERE until <> 0;
-`
-
 // A Store is one file. It implements ledger.Store.
 type Store struct {
 	mu    sync.Mutex // held by the writer
 	write *conn
 	wal   int   // pages written since the last checkpoint, roughly
+	owed  bool  // an erased key may still be in the log of writes
 	fatal error // once set, nothing is written again
+
+	reserve reserve
 
 	read    chan *conn
 	dialled int // connections that read
@@ -73,29 +47,28 @@ var errClosed = fmt.Errorf("%w: the file is closed", ledger.ErrUnavailable)
 
 var _ ledger.Store = (*Store)(nil)
 
-// Open opens the file at path, or makes it, readable by its owner only. The
-// directory must exist.
+// Open opens the file at path, or makes it, readable by its owner only; a file
+// that others can read is refused. The directory must exist.
 func Open(path string) (*Store, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(abs, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
+	if err := private(abs); err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	dsn := "file:" + (&url.URL{Path: abs}).EscapedPath()
-	s := &Store{read: make(chan *conn, readers), closed: make(chan struct{})}
+	s := &Store{read: make(chan *conn, readers), closed: make(chan struct{}), reserve: reserve{path: abs + "-reserve"}}
 	s.write, err = dial(dsn, "busy_timeout=10000", "page_size=8192", "journal_mode=WAL",
 		"synchronous=FULL", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0",
 		"secure_delete=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-65536")
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, classify(err, before))
 	}
-	if err := s.migrate(); err != nil {
+	if err = s.migrate(); err == nil {
+		err = s.checkpoint(true) // of what a crash has left
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), s.Close())
 	}
 	for range readers {
@@ -109,8 +82,26 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
+// private makes the file at path, if need be. SQLite gives its other files the
+// same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if m := info.Mode().Perm(); m&0o077 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("its mode is %#o; others must not read it: chmod 600", m)
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
+
 // migrate makes the tables in an empty file, and refuses a file of another
-// kind or of another version.
+// kind or of another version, or one whose tables, indexes and triggers are
+// not exactly those of its version.
 func (s *Store) migrate() error {
 	return s.Update(context.Background(), func(ledger.View) (*ledger.Batch, error) {
 		var version, app, tables int64
@@ -124,7 +115,7 @@ func (s *Store) migrate() error {
 		}
 		switch {
 		case app == applicationID && version == formatVersion:
-			return nil, nil
+			return nil, s.write.checkSchema()
 		case app != 0 || version != 0 || tables != 0:
 			return nil, fmt.Errorf("not a ledger of format %d: application %#x, format %d", formatVersion, app, version)
 		}
@@ -151,6 +142,11 @@ func (s *Store) Close() error {
 
 // View implements ledger.Store.
 func (s *Store) View(ctx context.Context, fn func(ledger.View) error) error {
+	return s.reading(ctx, func(c *conn) error { return fn(view{c}) })
+}
+
+// reading calls fn with a connection, in a transaction.
+func (s *Store) reading(ctx context.Context, fn func(*conn) error) error {
 	var c *conn
 	select {
 	case c = <-s.read:
@@ -164,7 +160,7 @@ func (s *Store) View(ctx context.Context, fn func(ledger.View) error) error {
 		return classify(err, before)
 	}
 	defer c.exec("ROLLBACK") // it only read
-	return fn(view{c})
+	return fn(c)
 }
 
 // Update implements ledger.Store.
@@ -199,19 +195,25 @@ func (s *Store) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch,
 	if err != nil {
 		return err
 	}
+	stage := before
 	if b != nil {
-		if err := s.insert(b); err != nil {
-			return classify(err, before)
+		if err = s.reserve.admit(b); err == nil {
+			err = s.insert(b)
 		}
 	}
 
 	// 3. Durable, or not at all.
-	if err := s.write.exec("COMMIT"); err != nil {
-		return classify(err, during)
+	if err == nil {
+		stage = during
+		err = s.write.exec("COMMIT")
+	}
+	if err = classify(err, stage); err != nil {
+		s.reserve.short = s.reserve.short || errors.Is(err, ledger.ErrFull)
+		return err
 	}
 	open = false
 	if b != nil && (len(b.Erase) != 0 || s.wal > walPages) {
-		return s.checkpoint(len(b.Erase) != 0)
+		return s.checkpoint(len(b.Erase) != 0 || s.owed)
 	}
 	return nil
 }
@@ -242,10 +244,29 @@ func (s *Store) checkpoint(truncate bool) error {
 	if truncate {
 		mode = "TRUNCATE"
 	}
-	err := s.write.query("PRAGMA wal_checkpoint("+mode+")", func([]value) {})
+	s.owed = truncate
+	err := s.write.query("PRAGMA wal_checkpoint("+mode+")", func(row []value) {
+		s.owed = truncate && row[0] != int64(0) // somebody reads what is to be truncated
+	})
 	s.wal = 0
 	if err = classify(err, during); errors.Is(err, ledger.ErrFatal) {
 		return err
 	}
 	return nil
+}
+
+// Check has SQLite compare every row with every index and constraint, and
+// follow every page.
+func (s *Store) Check(ctx context.Context) error {
+	return s.reading(ctx, func(c *conn) error {
+		var found []string
+		err := c.query("PRAGMA integrity_check(4)", func(row []value) { found = append(found, fmt.Sprint(row[0])) })
+		if err = classify(err, before); err == nil && !slices.Equal(found, []string{"ok"}) {
+			err = fmt.Errorf("%w: SQLite finds %q", ledger.ErrDamaged, found)
+		}
+		if err == nil {
+			err = c.checkSchema()
+		}
+		return err
+	})
 }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql/driver"
@@ -91,7 +92,7 @@ func (v view) records(f ledger.Filter) (out []ledger.Record, err error) {
 		sql, args := statement(f, where, args)
 		err = v.c.query(sql, func(row []value) {
 			out = append(out, ledger.Record{
-				Index: row[0].(int64), LeafBytes: blob(row[5]), Wrapped: blob(row[6]), Sealed: blob(row[7]),
+				Index: row[0].(int64), LeafBytes: blob(row[5]), Wrapped: key(blob(row[6])), Sealed: blob(row[7]),
 				Leaf: &ledger.Leaf{
 					Call: writ.CallID(row[1].(string)), Task: writ.TaskID(row[2].(string)),
 					Type: row[3].(string), Time: row[4].(int64),
@@ -154,6 +155,14 @@ func statement(f ledger.Filter, where string, args []value) (string, []value) {
 	}
 	return "SELECT idx, call, task, type, time, leaf, wrapped, sealed FROM record WHERE " + where +
 		" ORDER BY " + order + " LIMIT ?", append(args, limit)
+}
+
+// key is a wrapped key, unless it was overwritten.
+func key(b []byte) []byte {
+	if len(bytes.Trim(b, "\x00")) == 0 {
+		return nil
+	}
+	return b
 }
 
 func blob(v value) []byte {
