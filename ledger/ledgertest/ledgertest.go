@@ -4,7 +4,9 @@ package ledgertest
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
+	"sync/atomic"
 	"testing"
 
 	"github.com/writgate/writ/ledger"
@@ -30,13 +32,7 @@ func Keys() ledger.Keys {
 //	l := ledgertest.Open(t, s, ledger.Config{})
 func Open(t testing.TB, s ledger.Store, c ledger.Config) *ledger.Ledger {
 	t.Helper()
-	if c.Origin == "" {
-		c.Origin = Origin
-	}
-	if c.Keys.Log == nil {
-		c.Keys = Keys()
-	}
-	l, err := ledger.Open(t.Context(), s, c)
+	l, err := ledger.Open(t.Context(), s, fill(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +44,53 @@ func Open(t testing.TB, s ledger.Store, c ledger.Config) *ledger.Ledger {
 	return l
 }
 
+func fill(c ledger.Config) ledger.Config {
+	if c.Origin == "" {
+		c.Origin = Origin
+	}
+	if c.Keys.Log == nil {
+		c.Keys = Keys()
+	}
+	return c
+}
+
 // Trust believes the log of l, and no witness.
 func Trust(l *ledger.Ledger) ledger.Trust {
 	return ledger.Trust{Origin: Origin, Logs: []string{l.VerifierKey()}}
+}
+
+// Faults is a store whose updates fail on demand, as a disk or a network
+// would have them fail.
+type Faults struct {
+	ledger.Store
+	// Before and After, if set, are called with the number of the update,
+	// from 1. An error of Before fails it before anything is written; an error
+	// of After fails it when everything is durable, which a store may only
+	// call ErrUnknown or ErrFatal.
+	Before, After func(n int64) error
+	// Full is a full disk: only batches that may use the reserve are written.
+	Full atomic.Bool
+
+	n atomic.Int64
+}
+
+// Update implements ledger.Store.
+func (f *Faults) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch, error)) error {
+	n := f.n.Add(1)
+	if f.Before != nil {
+		if err := f.Before(n); err != nil {
+			return err
+		}
+	}
+	err := f.Store.Update(ctx, func(v ledger.View) (*ledger.Batch, error) {
+		b, err := fn(v)
+		if b != nil && !b.Reserve && f.Full.Load() {
+			return nil, ledger.ErrFull
+		}
+		return b, err
+	})
+	if err == nil && f.After != nil {
+		err = f.After(n)
+	}
+	return err
 }
