@@ -17,7 +17,8 @@
 // accepted, and its id is handed to the caller of [Verifier.Verify], who
 // inserts it in the transaction that records the decision. Memory makes a
 // replay cheap to refuse; the transaction makes it impossible, across
-// gateways and restarts. The id is 16 hexadecimal digits of time and 64 of
+// gateways and restarts. What memory has forgotten, or cannot know since the
+// clock was set back, it refuses. The id is 16 hexadecimal digits of time and 64 of
 // SHA-256, so that rows sort by time and old ones can be swept.
 //
 // # The token

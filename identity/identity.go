@@ -21,7 +21,7 @@ type Evidence struct {
 	Authorization []string            // every value of the header
 	Proof         []string            // every value of the DPoP header
 	Method        string              // of the request
-	URL           string              // of the request, without query; scheme and host are the listener's own, never a header's
+	URL           string              // of the request; its scheme and host are ones that the listener answers to
 	Body          []byte              // all of it
 }
 

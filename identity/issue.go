@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -158,6 +159,20 @@ func (t *Tokens) Issue(b Binding, now time.Time) (token string, ends time.Time, 
 		return "", time.Time{}, err
 	}
 	return t.sign(string(body)), time.Unix(exp, 0), nil
+}
+
+// IssueDevelopment is Issue for `writ run`: for a run's own key, of an agent
+// that is of [DevelopmentDomain] and registered for [Development]. It is the
+// caller's to know that the gateway is one of development, and who asks.
+func (t *Tokens) IssueDevelopment(agent writ.Agent, b Binding, now time.Time) (token string, ends time.Time, err error) {
+	id, err := parseSPIFFE(string(b.Agent))
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if id.TrustDomain().Name() != DevelopmentDomain || agent.ID != b.Agent || agent.Environment != Development {
+		return "", time.Time{}, fmt.Errorf("%s of environment %q is not of the development domain and environment", b.Agent, agent.Environment)
+	}
+	return t.Issue(b, now)
 }
 
 func (t *Tokens) sign(claims string) string {

@@ -15,6 +15,10 @@ import (
 // refuses its agents, whoever signed for them.
 const DevelopmentDomain = "writ.localhost"
 
+// Development is the one environment whose agents the development authority
+// serves.
+const Development = "development"
+
 // Limits of the SPIFFE ID specification, in bytes.
 const (
 	maxSPIFFEID    = 2048

@@ -287,3 +287,36 @@ func TestProven(t *testing.T) {
 		t.Errorf("proved %+v", p)
 	}
 }
+
+// TestIssueDevelopment holds that a run gets no identity but a run's.
+func TestIssueDevelopment(t *testing.T) {
+	g := newGateway(t)
+	g.Development = true
+	key := newEd25519(t)
+	const id = writ.AgentID("spiffe://writ.localhost/agent/a")
+	b := identity.Binding{Agent: id, Key: thumbprint(t, key), Audience: audience, Until: start.Add(time.Hour)}
+	token, _, err := g.tokens.IssueDevelopment(writ.Agent{ID: id, Environment: identity.Development}, b, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := g.request(t, key, token, nil, nil)
+	g.accepts(t, "in development", e)
+	g.Development = false
+	g.refuses(t, "in production", g.request(t, key, token, nil, nil), writ.BadToken)
+	for _, c := range []struct {
+		agent, of writ.AgentID
+		env       string
+	}{
+		{id, id, "production"},
+		{id, id, ""},
+		{id, "spiffe://writ.localhost/agent/b", identity.Development},
+		{billing, billing, identity.Development},
+		{"spiffe://writ.localhost.acme.example/a", "spiffe://writ.localhost.acme.example/a", identity.Development},
+		{"spiffe://writ.localhost", "spiffe://writ.localhost", identity.Development},
+	} {
+		b.Agent = c.agent
+		if _, _, err := g.tokens.IssueDevelopment(writ.Agent{ID: c.of, Environment: c.env}, b, start); err == nil {
+			t.Errorf("%s registered as %s in %q was given a token", c.agent, c.of, c.env)
+		}
+	}
+}

@@ -43,6 +43,9 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 func TestOneDomain(t *testing.T) {
+	if devca.Environment != identity.Development {
+		t.Errorf("the authority works in %q, tokens are for %q", devca.Environment, identity.Development)
+	}
 	if devca.TrustDomain != identity.DevelopmentDomain {
 		t.Errorf("the authority issues for %q, verifiers fence off %q", devca.TrustDomain, identity.DevelopmentDomain)
 	}
