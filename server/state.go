@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/writgate/writ"
@@ -60,7 +61,7 @@ func (m *MCP) open(state string, key writ.Thumbprint, ask writ.Digest) (*handle,
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(state)
 	aead := m.aead()
-	if err != nil || len(state) > maxState || len(sealed) < aead.NonceSize() {
+	if err != nil || strings.ContainsAny(state, "\r\n") || len(state) > maxState || len(sealed) < aead.NonceSize() { // the decoder skips line ends
 		return nil, refused
 	}
 	plain, err := aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], stateDomain)
