@@ -81,7 +81,7 @@ type Scene struct {
 // A Look is at a page of one of the servers.
 type Look struct {
 	Server, Path string
-	Rows         int    // how many there are; -1 if it does not matter
+	Rows         int    // how many there are
 	Say          string // what that shows
 }
 

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func command(t testing.TB, name, over string, env ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.Command(os.Args[0], "-test.run=^$")
-	c.Env = append([]string{asServer + "=" + name, "OVER=" + over, "DIR=" + t.TempDir(), "SECRET=of this test"}, env...)
+	c.Env = append([]string{asServer + "=" + name, "OVER=" + over, "DIR=" + t.TempDir(), "SECRET=of this test", "GORACE=atexit_sleep_ms=0"}, env...)
 	c.Stderr = os.Stderr
 	return c
 }
