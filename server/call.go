@@ -154,10 +154,10 @@ func (x *exchange) await(ctx context.Context, id writ.ApprovalID) {
 
 // deliver sends what came of a call.
 func (x *exchange) deliver(ask writ.Digest, res *gate.Result, err error) error {
-	if d, ok := errors.AsType[*writ.Denial](err); ok && d.Code == writ.ApprovalRequired && x.m.Status != "" && x.declares("elicitation", "url") {
-		return x.wait(ask, d)
-	}
+	d, ok := errors.AsType[*writ.Denial](err)
 	switch {
+	case ok && d.Code == writ.ApprovalRequired && x.session == nil && x.m.Status != "" && x.declares("elicitation", "url"):
+		return x.wait(ask, d)
 	case err != nil:
 		return err
 	case res.Err != nil:
