@@ -66,9 +66,6 @@ func jwkOf(pub crypto.PublicKey) (string, error) {
 // parseJWK reads a public key as a proof holds it (RFC 7517). A private key,
 // or a member of which we do not know that it is harmless, is refused.
 func parseJWK(v *canon.Value) (crypto.PublicKey, error) {
-	if v.Get("d") != nil {
-		return nil, errors.New("jwk holds a private key")
-	}
 	if err := canon.Envelope(v, "kty", "crv", "x", "y", "alg", "use", "key_ops", "kid", "ext"); err != nil {
 		return nil, fmt.Errorf("jwk: %w", err)
 	}

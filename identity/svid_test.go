@@ -400,6 +400,11 @@ func TestChannelAndToken(t *testing.T) {
 	rogue := newAuthority(t, nil, start, start.Add(time.Hour))
 	g.refuses(t, "a certificate of nobody's", with(rogue.leaf(t, tls.Public(), string(billing), nil)), writ.BadSVID)
 	e := with(own)
+	e.Authorization = append(e.Authorization, e.Authorization...)
+	g.refuses(t, "two tokens", e, writ.Unauthenticated)
+	e.Proof = nil
+	g.refuses(t, "two tokens over a good channel, without proofs", e, writ.Unauthenticated)
+	e = with(own)
 	e.Proof = nil
 	g.refuses(t, "H04: a token over its agent's own channel, without its key", e, writ.NoPossession)
 	g.refuses(t, "a proof without a token", identity.Evidence{Chain: e.Chain, Proof: with().Proof}, writ.Unauthenticated)

@@ -95,6 +95,7 @@ func TestH02ForgedTokens(t *testing.T) {
 		"JWE, five parts":              good + "..",
 		"padding":                      good + "==",
 		"a line end in it":             head + "." + body[:4] + "\n" + body[4:] + "." + tail,
+		"a line end in its signature":  head + "." + body + "." + tail[:4] + "\n" + tail[4:],
 		"base64, not base64url":        strings.ReplaceAll(good, "-", "+") + "+",
 		"a second spelling of base64":  respell(good),
 		"another issuer":               g.token(t, key, nil, claims{"iss": "https://other.example"}),

@@ -2,10 +2,10 @@
 // authority in one file, so that one machine needs nothing else to give every
 // agent an identity of its own.
 //
-// It issues X.509-SVIDs for one trust domain, spiffe://writ.localhost, and
-// lives an hour at a time: whoever needs longer asks again. It is for
-// development: [Parse] refuses any other environment, and so does a verifier
-// that is not marked as one of development, whatever bundle it is given.
+// It issues X.509-SVIDs for one trust domain, spiffe://writ.localhost, each
+// for an hour: whoever needs longer asks again. It is for development: [Parse]
+// refuses any other environment, and a verifier that is not marked as one of
+// development refuses its agents, whatever bundle it is given.
 //
 // The authority is a PEM file of two blocks, PRIVATE KEY (PKCS #8, P-256) and
 // CERTIFICATE. Keeping it (mode 0600) is the caller's business; this package
