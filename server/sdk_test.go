@@ -52,8 +52,10 @@ func talk(t *testing.T, d *door, version string) {
 			}
 			return &sdk.ElicitResult{Action: "accept", Content: map[string]any{"name": "Ada"}}, nil
 		},
-		ToolListChangedHandler:      func(context.Context, *sdk.ToolListChangedRequest) { changed <- struct{}{} },
-		ProgressNotificationHandler: func(_ context.Context, r *sdk.ProgressNotificationClientRequest) { progress = append(progress, r.Params.Progress) },
+		ToolListChangedHandler: func(context.Context, *sdk.ToolListChangedRequest) { changed <- struct{}{} },
+		ProgressNotificationHandler: func(_ context.Context, r *sdk.ProgressNotificationClientRequest) {
+			progress = append(progress, r.Params.Progress)
+		},
 	})
 	p := d.agent("files.*", "mail.*", "bank.*", "ask.*", "odd.*")
 	s, err := client.Connect(ctx, &sdk.StreamableClientTransport{Endpoint: "https://" + d.addr + "/mcp", HTTPClient: p.http, MaxRetries: -1}, nil)

@@ -116,7 +116,7 @@ type exchange struct {
 	req      *mcp.Request
 	session  *session // nil on the modern wire
 	out      *reply
-	leave    func() // gives the place among the requests under way back
+	leave    func() // gives its places among the requests under way back
 }
 
 // ServeHTTP answers one request.
@@ -279,7 +279,8 @@ func (x *exchange) post(body []byte) error {
 	if err != nil {
 		return err
 	}
-	defer done()
+	leave := x.leave
+	x.leave = onceFunc(func() { done(); leave() })
 	return serve()
 }
 
