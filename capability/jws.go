@@ -96,10 +96,9 @@ func ParseKeys(set []byte) (Keys, error) {
 	}
 	keys := Keys{}
 	for k := range v.Get("keys").Elems() {
-		if kty, _ := k.Get("kty").Str(); kty != "OKP" {
-			continue
-		}
-		if crv, _ := k.Get("crv").Str(); crv != "Ed25519" {
+		kty, _ := k.Get("kty").Str()
+		crv, _ := k.Get("crv").Str()
+		if kty != "OKP" || crv != "Ed25519" {
 			continue
 		}
 		if k.Get("d") != nil {

@@ -47,6 +47,7 @@ func TestTokenForged(t *testing.T) {
 		"no signature":                 parts[0] + "." + parts[1] + ".",
 		"padding":                      valid + "=",
 		"a line feed":                  parts[0] + ".\n" + parts[1] + "." + parts[2],
+		"a line feed in the signature": valid[:len(valid)-4] + "\n" + valid[len(valid)-4:],
 		"too long":                     strings.Repeat("a", 17<<10) + valid,
 		"signed by nobody known":       signJWS(thief, head, string(good)),
 		"signed by the holder":         signJWS(holder, head, string(good)),

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"math/big"
 	"net/http"
 	"reflect"
 	"strings"
@@ -35,6 +36,21 @@ func TestVerifySpelling(t *testing.T) {
 	r.Arguments = []byte(` { "to":"acct-204", "amount":"12.5\u0030", "reference":"INV\u002d7" }`)
 	if _, err := verifier(t).Verify(t.Context(), r); err != nil {
 		t.Errorf("another spelling of the same arguments: %v", err)
+	}
+}
+
+// TestNoArguments: a tool without arguments is called with none, and with an
+// empty object, alike.
+func TestNoArguments(t *testing.T) {
+	v := verifier(t)
+	for _, arguments := range []string{"", "{}", " { } "} {
+		c := paying(t)
+		c.Arguments = writ.Hash("arguments", []byte("{}"))
+		r := request(t, mint(t, gateway, c), holder)
+		r.Arguments = []byte(arguments)
+		if _, err := v.Verify(t.Context(), r); err != nil {
+			t.Errorf("arguments %q: %v", arguments, err)
+		}
 	}
 }
 
@@ -160,6 +176,11 @@ func TestH45HoldersOwnKeys(t *testing.T) {
 	}
 	if _, err := capability.Thumbprint(ecdsaKey(t, elliptic.P521()).Public()); err == nil {
 		t.Error("P-521 has a thumbprint, and no proof")
+	}
+	for _, short := range []*rsa.PublicKey{{}, {N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}} {
+		if _, err := capability.Thumbprint(short); err == nil {
+			t.Errorf("an RSA key of %v has a thumbprint", short.N)
+		}
 	}
 }
 
