@@ -10,10 +10,10 @@ import (
 )
 
 // Prove makes the DPoP proof (RFC 9449, 4.2) of one request, for whoever
-// calls a gateway: for method and url, over the access token if there is one,
-// and with the "body" claim, which binds the request's body as DPoP alone does
-// not.
-func Prove(key ed25519.PrivateKey, method, url, token string, body []byte, now time.Time) (string, error) {
+// calls a gateway: for the method, URL and body of e, over the access token if
+// there is one. It has the "body" claim, which binds the body as DPoP alone
+// does not.
+func Prove(key ed25519.PrivateKey, e *Evidence, token string, now time.Time) (string, error) {
 	jwk, err := jwkOf(key.Public())
 	if err != nil {
 		return "", err
@@ -26,9 +26,9 @@ func Prove(key ed25519.PrivateKey, method, url, token string, body []byte, now t
 	if token != "" {
 		claims.Text("ath", digest([]byte(token)))
 	}
-	claims.Text("body", digest(body))
-	claims.Text("htm", method)
-	claims.Text("htu", url)
+	claims.Text("body", digest(e.Body))
+	claims.Text("htm", e.Method)
+	claims.Text("htu", e.URL)
 	claims.Int("iat", now.Unix())
 	claims.Text("jti", rand.Text())
 	text, err := claims.JSON()

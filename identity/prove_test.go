@@ -44,14 +44,14 @@ func TestProveIsWhatVerifyWants(t *testing.T) {
 		return err
 	}
 	for _, body := range []string{"", "{}", "two"} {
-		proof, err := identity.Prove(key, "POST", "https://writ.test/mcp", token, []byte(body), now)
+		proof, err := identity.Prove(key, &identity.Evidence{Method: "POST", URL: "https://writ.test/mcp", Body: []byte(body)}, token, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := show(proof, body+"!"); writ.AsDenial(err).Code != writ.ProofMismatch {
 			t.Errorf("a proof of %q with another body = %v", body, err)
 		}
-		proof, _ = identity.Prove(key, "POST", "https://writ.test/mcp", token, []byte(body), now)
+		proof, _ = identity.Prove(key, &identity.Evidence{Method: "POST", URL: "https://writ.test/mcp", Body: []byte(body)}, token, now)
 		if err := show(proof, body); err != nil {
 			t.Errorf("a proof of %q = %v", body, err)
 		}
