@@ -103,6 +103,7 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 		}
 		token.UnderApproval(r.ID)
 		e.Leaf.Approval = r.ID
+		token.UnderApproval(r.ID)
 		e.Expect, e.Changes = append(e.Expect, expect...), append(e.Changes, used)
 	}
 	return &carried{query: q, attempt: a, token: token, row: row}, e, nil
