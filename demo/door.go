@@ -31,12 +31,18 @@ func newDoor(o *Options, db *sql.DB) *door {
 	return &door{options: o, db: db, client: &http.Client{Timeout: 5 * time.Second}}
 }
 
-type credentialKey struct{}
+// An admission is what let a call pass.
+type admission struct {
+	credential string          // its name
+	approval   writ.ApprovalID // in its writ; empty if writs are not checked
+}
 
-// credentialOf names the credential of a call that has passed.
-func credentialOf(ctx context.Context) string {
-	id, _ := ctx.Value(credentialKey{}).(string)
-	return id
+type admissionKey struct{}
+
+// admissionOf is that of a call that has passed.
+func admissionOf(ctx context.Context) admission {
+	a, _ := ctx.Value(admissionKey{}).(admission)
+	return a
 }
 
 func (d *door) middleware(next mcp.MethodHandler) mcp.MethodHandler {
@@ -45,33 +51,30 @@ func (d *door) middleware(next mcp.MethodHandler) mcp.MethodHandler {
 		if !ok {
 			return next(ctx, method, request)
 		}
-		id, err := d.pass(ctx, call)
+		passed, err := d.pass(ctx, call)
 		if err != nil {
 			refused := &mcp.CallToolResult{}
 			refused.SetError(err)
 			return refused, nil
 		}
-		return next(context.WithValue(ctx, credentialKey{}, id), method, request)
+		return next(context.WithValue(ctx, admissionKey{}, passed), method, request)
 	}
 }
 
-func (d *door) pass(ctx context.Context, call *mcp.CallToolRequest) (credential string, err error) {
+func (d *door) pass(ctx context.Context, call *mcp.CallToolRequest) (passed admission, err error) {
 	token, header := d.options.Token, http.Header(nil)
 	if call.Extra != nil && call.Extra.Header != nil {
 		header = call.Extra.Header
 		token, _ = strings.CutPrefix(header.Get("Authorization"), "Bearer ")
 	}
 	if token == "" {
-		return "", errors.New("refused: this server wants a credential")
+		return passed, errors.New("refused: this server wants a credential")
 	}
-	credential, err = d.introspect(ctx, token)
-	if err != nil {
-		return "", err
+	if passed.credential, err = d.introspect(ctx, token); err != nil || d.options.Keys == "" {
+		return passed, err
 	}
-	if d.options.Keys == "" {
-		return credential, nil
-	}
-	return credential, d.verify(ctx, header, call)
+	passed.approval, err = d.verify(ctx, header, call)
+	return passed, err
 }
 
 // introspect asks the authorization server what a credential is worth now
@@ -100,28 +103,32 @@ func (d *door) introspect(ctx context.Context, token string) (id string, err err
 	return said.ID, nil
 }
 
-// verify checks the call's writ, offline. The keys are read each time, so
-// that new ones need no restart.
-func (d *door) verify(ctx context.Context, header http.Header, call *mcp.CallToolRequest) error {
+// verify checks the call's writ, offline, and this server's own rule: nothing
+// is paid that no person approved. The keys are read each time, so that new
+// ones need no restart.
+func (d *door) verify(ctx context.Context, header http.Header, call *mcp.CallToolRequest) (writ.ApprovalID, error) {
 	text, err := os.ReadFile(d.options.Keys)
 	if err != nil {
-		return errors.New("refused: writs cannot be checked")
+		return "", errors.New("refused: writs cannot be checked")
 	}
 	keys, err := capability.ParseKeys(text)
 	if err != nil {
-		return errors.New("refused: writs cannot be checked")
+		return "", errors.New("refused: writs cannot be checked")
 	}
 	v := &capability.Verifier{
 		Keys: keys, Issuer: d.options.Issuer, Audience: Payments, Environment: Environment, Uses: uses{d.db}, Now: time.Now,
 	}
-	_, err = v.Verify(ctx, capability.Request{
+	c, err := v.Verify(ctx, capability.Request{
 		Header: header, Method: http.MethodPost, URL: d.options.endpoint, Name: call.Params.Name, Arguments: call.Params.Arguments,
 	})
 	if err != nil {
 		no := writ.AsDenial(err)
-		return fmt.Errorf("refused: %s: %s", no.Code, no.Reason)
+		return "", fmt.Errorf("refused: %s: %s", no.Code, no.Reason)
 	}
-	return nil
+	if c.Approval == "" && c.Name == "pay" {
+		return "", errors.New("refused: nobody approved this payment")
+	}
+	return c.Approval, nil
 }
 
 // uses remembers in the server's own database which writs were used, so that

@@ -15,7 +15,7 @@ import (
 const paymentTables = `
 CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, euros INTEGER NOT NULL CHECK (euros >= 0));
 CREATE TABLE IF NOT EXISTS invoice (reference TEXT PRIMARY KEY, customer TEXT NOT NULL, account TEXT NOT NULL, euros INTEGER NOT NULL, state TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS payment (n INTEGER PRIMARY KEY, at TEXT NOT NULL, recipient TEXT NOT NULL, euros INTEGER NOT NULL, reference TEXT NOT NULL, credential TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS payment (n INTEGER PRIMARY KEY, at TEXT NOT NULL, recipient TEXT NOT NULL, euros INTEGER NOT NULL, reference TEXT NOT NULL, credential TEXT NOT NULL, approval TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS used (capability TEXT PRIMARY KEY, expires INTEGER NOT NULL);
 INSERT INTO account VALUES ('operating', 5000) ON CONFLICT DO NOTHING;
 INSERT INTO invoice VALUES ('INV-2041', 'Lena Vogt', 'NL-204', 40, 'paid') ON CONFLICT DO NOTHING;
@@ -99,8 +99,9 @@ func (p *payments) pay(ctx context.Context, in payArguments) (out paid, err erro
 	if err != nil {
 		return paid{}, err
 	}
-	r, err := tx.Exec(`INSERT INTO payment (at, recipient, euros, reference, credential) VALUES (?, ?, ?, ?, ?)`,
-		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), in.To, in.Amount, in.Reference, credentialOf(ctx))
+	by := admissionOf(ctx)
+	r, err := tx.Exec(`INSERT INTO payment (at, recipient, euros, reference, credential, approval) VALUES (?, ?, ?, ?, ?, ?)`,
+		time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), in.To, in.Amount, in.Reference, by.credential, by.approval)
 	if err != nil {
 		return paid{}, err
 	}
@@ -117,10 +118,11 @@ func (p *payments) made(ctx context.Context) (any, error) {
 		To         string `json:"to"`
 		Amount     int64  `json:"amount"`
 		Reference  string `json:"reference"`
-		Credential string `json:"credential"` // the name of the credential it was made with
+		Credential string `json:"credential"`         // the name of the credential it was made with
+		Approval   string `json:"approval,omitempty"` // and the approval that its writ named
 	}
-	return list(ctx, p.db, `SELECT at, recipient, euros, reference, credential FROM payment ORDER BY n`, func(scan func(...any) error) (one payment, err error) {
-		err = scan(&one.At, &one.To, &one.Amount, &one.Reference, &one.Credential)
+	return list(ctx, p.db, `SELECT at, recipient, euros, reference, credential, approval FROM payment ORDER BY n`, func(scan func(...any) error) (one payment, err error) {
+		err = scan(&one.At, &one.To, &one.Amount, &one.Reference, &one.Credential, &one.Approval)
 		return one, err
 	})
 }

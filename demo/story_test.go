@@ -78,8 +78,11 @@ func TestStory(t *testing.T) {
 				t.Errorf("%s: %s shows %d rows, want %d", scene.Title, look.Path, len(rows), look.Rows)
 			}
 			for _, row := range rows {
-				if look.Path == "/tokens" && row["state"] != "revoked" {
+				switch approval, _ := row["approval"].(string); {
+				case look.Path == "/tokens" && row["state"] != "revoked":
 					t.Errorf("%s: a credential is alive: %v", scene.Title, row)
+				case look.Path == "/payments" && !strings.HasPrefix(approval, "appr_"):
+					t.Errorf("%s: the payments server was not told of an approval: %v", scene.Title, row)
 				}
 			}
 		}
