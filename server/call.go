@@ -83,19 +83,19 @@ func (x *exchange) invoke() error {
 	}
 	defer x.out.keepAlive()()
 	if r.Call != "" { // it may have been made
-		res, err := x.m.Gate.Recall(ctx, r.Call, x.who.Caller.Key)
+		res, err := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key)
 		if res != nil || err != nil {
 			return x.deliver(ask, res, err)
 		}
 	} else {
-		r.Call = writ.NewID[writ.CallID](x.m.Now())
+		r.Call = writ.NewID[writ.CallID](x.m.config.Now())
 	}
 	if h != nil && h.Approval != "" {
 		x.await(ctx, h.Approval)
 	}
 	res, err := x.m.do(ctx, r, x.who.Caller.Key)
 	if d, ok := errors.AsType[*writ.Denial](err); ok && d.Code == writ.AlreadyUsed {
-		if made, recalled := x.m.Gate.Recall(ctx, r.Call, x.who.Caller.Key); made != nil || recalled != nil {
+		if made, recalled := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key); made != nil || recalled != nil {
 			res, err = made, recalled
 		}
 	}
@@ -135,12 +135,12 @@ func (x *exchange) resume(ask writ.Digest) (*handle, error) {
 // await waits for a person, for a while: a client that was told where to look
 // comes back at once.
 func (x *exchange) await(ctx context.Context, id writ.ApprovalID) {
-	ctx, cancel := context.WithTimeout(ctx, x.m.Limits.Patience)
+	ctx, cancel := context.WithTimeout(ctx, x.m.config.Limits.Patience)
 	defer cancel()
 	tick := time.NewTicker(pollApproval)
 	defer tick.Stop()
 	for {
-		r, err := x.m.Gate.Approvals.Get(ctx, id)
+		r, err := x.m.config.Gate.Approvals.Get(ctx, id)
 		if err != nil || r.State != approval.Pending {
 			return
 		}
@@ -156,7 +156,7 @@ func (x *exchange) await(ctx context.Context, id writ.ApprovalID) {
 func (x *exchange) deliver(ask writ.Digest, res *gate.Result, err error) error {
 	d, ok := errors.AsType[*writ.Denial](err)
 	switch {
-	case ok && d.Code == writ.ApprovalRequired && x.session == nil && x.m.Status != "" && x.declares("elicitation", "url"):
+	case ok && d.Code == writ.ApprovalRequired && x.session == nil && x.m.config.Status != "" && x.declares("elicitation", "url"):
 		return x.wait(ask, d)
 	case err != nil:
 		return err
@@ -220,11 +220,11 @@ func passed(e *mcp.Error, id string) *mcp.Error {
 func (x *exchange) wait(ask writ.Digest, d *writ.Denial) error {
 	state := x.m.seal(&handle{
 		Call: x.call.Call, Key: x.who.Caller.Key, Ask: ask, Approval: d.Approval,
-		Expires: x.m.Now().Add(stateLife).UnixMilli(),
+		Expires: x.m.config.Now().Add(stateLife).UnixMilli(),
 	})
 	var params, request, requests, meta, result canon.Builder
 	params.Text("mode", "url")
-	params.Text("url", x.m.Status+string(d.Approval))
+	params.Text("url", x.m.config.Status+string(d.Approval))
 	params.Text("message", "A person has to approve this action before it is carried out. This page shows whether they have.")
 	request.Text("method", "elicitation/create")
 	value(&request, "params", &params)

@@ -82,8 +82,8 @@ const again = 15
 func (x *exchange) refuse(err error) {
 	if e, ok := errors.AsType[*mcp.Error](err); ok {
 		if e.Code != mcp.CodeMissingCapability { // of a call that is on record
-			x.m.Noise.Count(writ.InvalidRequest)
-			x.m.Noise.sample(writ.InvalidRequest, x.from())
+			x.m.config.Noise.Count(writ.InvalidRequest)
+			x.m.config.Noise.sample(writ.InvalidRequest, x.from())
 		}
 		x.fault(e)
 		return
@@ -94,15 +94,15 @@ func (x *exchange) refuse(err error) {
 		s = shapes[writ.InternalError]
 	}
 	stranger := x.who == nil
-	if x.m.Refused != nil {
-		x.m.Refused(x.callID(), d)
+	if x.m.config.Refused != nil {
+		x.m.config.Refused(x.callID(), d)
 	}
 	switch {
 	case stranger && d.Code == writ.Unavailable, d.Code == writ.RateLimited:
-		x.m.Noise.Count(d.Code) // nobody else does
-		x.m.Noise.sample(d.Code, x.from())
+		x.m.config.Noise.Count(d.Code) // nobody else does
+		x.m.config.Noise.sample(d.Code, x.from())
 	case stranger:
-		x.m.Noise.sample(d.Code, x.from())
+		x.m.config.Noise.sample(d.Code, x.from())
 	}
 	switch {
 	case (s.door || stranger) && !x.out.started():
@@ -160,8 +160,8 @@ func (x *exchange) problem(s shape, d *writ.Denial) {
 // challenge says how to prove an identity (RFC 9449, 7.1; RFC 9728, 5.1).
 func (m *MCP) challenge(code string) string {
 	c := `DPoP algs="EdDSA ES256"`
-	if m.Metadata != "" {
-		c += `, resource_metadata="` + m.Metadata + `"`
+	if m.config.Metadata != "" {
+		c += `, resource_metadata="` + m.config.Metadata + `"`
 	}
 	if code != "-" {
 		c += `, error="` + code + `"`

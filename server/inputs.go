@@ -33,11 +33,11 @@ func (x *exchange) inputRequired(ask writ.Digest, res *gate.Result) error {
 			return err
 		}
 		state, _ := res.Body.Value().Get("requestState").Str()
-		answering := writ.NewID[writ.CallID](x.m.Now())
+		answering := writ.NewID[writ.CallID](x.m.config.Now())
 		if x.session == nil {
 			sealed := x.m.seal(&handle{
 				Call: answering, Key: x.who.Caller.Key, Ask: ask, Answer: true, Upstream: state,
-				Expires: x.m.Now().Add(stateLife).UnixMilli(),
+				Expires: x.m.config.Now().Add(stateLife).UnixMilli(),
 			})
 			b, err := res.Body.Stamp(own(res), canon.Change{In: res.Body.Value(), Name: "requestState", Value: writ.JSON(strconv.Quote(sealed))})
 			if err != nil {

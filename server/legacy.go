@@ -104,7 +104,7 @@ func (x *exchange) find() (*session, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.used = x.m.Now()
+	n.used = x.m.config.Now()
 	return n, nil
 }
 
@@ -146,11 +146,11 @@ func (x *exchange) initialize() error {
 	if !ok || capabilities.Kind() != canon.Object {
 		return &mcp.Error{Code: mcp.CodeInvalidParams, HTTP: http.StatusBadRequest, Message: "initialize needs protocolVersion and capabilities"}
 	}
-	if version >= mcp.Modern || !slices.Contains(x.m.Versions, version) {
+	if version >= mcp.Modern || !slices.Contains(x.m.config.Versions, version) {
 		version = x.m.newestLegacy()
 	}
 	n := &session{key: x.who.Caller.Key, version: version, upstream: x.upstream, capabilities: capabilities.JSON()}
-	if err := x.m.sessions.begin(n, x.m.Now(), x.m.Limits); err != nil {
+	if err := x.m.sessions.begin(n, x.m.config.Now(), x.m.config.Limits); err != nil {
 		return err
 	}
 	var b canon.Builder
@@ -260,7 +260,7 @@ func (x *exchange) get() error {
 		n.listening = false
 	}()
 	methods := []string{"notifications/tools/list_changed"}
-	if x.m.Lists != nil {
+	if x.m.config.Lists != nil {
 		methods = append(methods, "notifications/prompts/list_changed", "notifications/resources/list_changed")
 	}
 	_, err = x.stay(nil, func() error {

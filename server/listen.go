@@ -74,7 +74,7 @@ func (x *exchange) listen() error {
 		{"resourcesListChanged", "notifications/resources/list_changed"},
 	} {
 		wanted, _ := filter.Get(kind.member).Bool()
-		if wanted && (x.m.Lists != nil || kind.member == "toolsListChanged") {
+		if wanted && (x.m.config.Lists != nil || kind.member == "toolsListChanged") {
 			methods = append(methods, kind.method)
 			agreed = append(agreed, `"`+kind.member+`":true`)
 		}
@@ -109,7 +109,7 @@ func (x *exchange) listen() error {
 // stay keeps a stream open that only listens: until the client goes, or we end
 // it, which it says. first, if there is any, is sent before anything else.
 func (x *exchange) stay(first []byte, say func() error, wait bool) (ended bool, err error) {
-	done, err := x.m.meter.listen(x.who.Caller.Key, x.m.Now(), x.m.Limits)
+	done, err := x.m.meter.listen(x.who.Caller.Key, x.m.config.Now(), x.m.config.Limits)
 	if err != nil {
 		return false, err
 	}
@@ -127,7 +127,7 @@ func (x *exchange) stay(first []byte, say func() error, wait bool) (ended bool, 
 	if !wait {
 		return true, nil
 	}
-	until := time.NewTimer(time.UnixMilli(x.who.Until).Sub(x.m.Now()))
+	until := time.NewTimer(time.UnixMilli(x.who.Until).Sub(x.m.config.Now()))
 	defer until.Stop()
 	alive := time.NewTicker(quiet)
 	defer alive.Stop()

@@ -31,7 +31,7 @@ func (x *exchange) list() error {
 	if err != nil {
 		return err
 	}
-	entries, _, err := x.m.Gate.List(x.r.Context(), x.call)
+	entries, _, err := x.m.config.Gate.List(x.r.Context(), x.call)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func unmirror(schema *canon.Value) ([]canon.Change, error) {
 // action for them the task may use. An upstream that does not answer, or not
 // to the end, is named.
 func (x *exchange) others(entries []*registry.Entry) (items []item, partial []string) {
-	if x.m.Lists == nil {
+	if x.m.config.Lists == nil {
 		return nil, nil
 	}
 	kind, member := writ.KindResource, "uri"
@@ -163,7 +163,7 @@ func (x *exchange) others(entries []*registry.Entry) (items []item, partial []st
 			continue
 		}
 		upstream := e.Tool.Upstream
-		raw, err := x.m.Lists(x.r.Context(), upstream, x.req.Method)
+		raw, err := x.m.config.Lists(x.r.Context(), upstream, x.req.Method)
 		if err != nil {
 			partial = append(partial, upstream)
 		}

@@ -42,7 +42,7 @@ func (x *exchange) discover() error {
 	var meta, b canon.Builder
 	meta.Value("io.modelcontextprotocol/serverInfo", x.m.serverInfo())
 	b.Text("resultType", mcp.Complete)
-	b.Texts("supportedVersions", x.m.Versions)
+	b.Texts("supportedVersions", x.m.config.Versions)
 	b.Value("capabilities", x.m.capabilities(false))
 	b.Text("instructions", instructions)
 	b.Int("ttlMs", 0)
@@ -60,7 +60,7 @@ func (m *MCP) serverInfo() writ.JSON {
 	var b canon.Builder
 	b.Text("name", "writ")
 	b.Text("title", "Writ")
-	b.Text("version", m.Version)
+	b.Text("version", m.config.Version)
 	j, err := b.JSON()
 	if err != nil {
 		return `{"name":"writ","version":""}`
@@ -72,7 +72,7 @@ func (m *MCP) serverInfo() writ.JSON {
 // for them, a list says.
 func (m *MCP) capabilities(logging bool) writ.JSON {
 	kinds := []string{`"tools":{"listChanged":true}`}
-	if m.Lists != nil {
+	if m.config.Lists != nil {
 		kinds = append(kinds, `"prompts":{"listChanged":true}`, `"resources":{"listChanged":true}`)
 	}
 	if logging {

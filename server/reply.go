@@ -26,7 +26,8 @@ type reply struct {
 
 	mu     sync.Mutex
 	stream *mcp.EventWriter // nil until there is one
-	begun  bool
+	begun  bool             // something was sent
+	over   bool             // the answer was
 	alive  *time.Timer
 }
 
@@ -54,7 +55,7 @@ func newReply(w http.ResponseWriter, h http.Header) *reply {
 func (r *reply) say(message []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.events || r.begun && r.stream == nil {
+	if !r.events || r.over {
 		return nil
 	}
 	return r.event(message)
@@ -88,11 +89,12 @@ func (r *reply) answer(status int, response []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.quiet()
-	if r.stream != nil || !r.begun && status == http.StatusOK && !r.json {
-		r.event(response) // whoever is gone hears nothing
+	if r.over {
 		return
 	}
-	if r.begun {
+	r.over = true
+	if r.stream != nil || status == http.StatusOK && !r.json {
+		r.event(response) // whoever is gone hears nothing
 		return
 	}
 	r.begun = true
@@ -133,7 +135,7 @@ func (r *reply) keepAlive() (stop func()) {
 	r.alive = time.AfterFunc(quiet, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.alive == nil || r.begun && r.stream == nil {
+		if r.alive == nil {
 			return
 		}
 		r.open()

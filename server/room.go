@@ -80,16 +80,16 @@ func (r *room) first(key writ.Thumbprint, g *guest) bool {
 // do takes one call through the gate. If it depends on a call under way it
 // waits for that, without holding up those that do not.
 func (m *MCP) do(ctx context.Context, r *gate.Request, key writ.Thumbprint) (*gate.Result, error) {
-	decide := func() (*gate.Permit, error) { return m.Gate.Decide(ctx, r) }
+	decide := func() (*gate.Permit, error) { return m.config.Gate.Decide(ctx, r) }
 	p, err := decide()
 	if isDeferred(err) {
-		p, err = m.room.wait(ctx, key, m.Limits.DeferredCalls, decide, err)
+		p, err = m.room.wait(ctx, key, m.config.Limits.DeferredCalls, decide, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer m.room.stir(key)
-	return m.Gate.Carry(ctx, p)
+	return m.config.Gate.Carry(ctx, p)
 }
 
 // wait has a call decided again until it is not deferred any more. When that

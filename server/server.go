@@ -68,7 +68,7 @@ type Config struct {
 // MCP serves agents. It is an http.Handler for a listener of its own; see
 // Front.
 type MCP struct {
-	Config
+	config       Config
 	scheme, base string
 	meter        meter
 	room         room
@@ -102,7 +102,7 @@ func New(c Config) (*MCP, error) {
 	slices.Reverse(c.Versions)
 	c.Hosts = append([]string{u.Host}, c.Hosts...)
 	c.Limits = c.Limits.withDefaults()
-	return &MCP{Config: c, scheme: u.Scheme, base: strings.TrimSuffix(u.EscapedPath(), "/")}, nil
+	return &MCP{config: c, scheme: u.Scheme, base: strings.TrimSuffix(u.EscapedPath(), "/")}, nil
 }
 
 // An exchange is one HTTP request and its answer.
@@ -136,7 +136,7 @@ func (x *exchange) serve() error {
 	if err := x.admit(); err != nil {
 		return err
 	}
-	if !x.m.meter.enter(x.m.Limits) {
+	if !x.m.meter.enter(x.m.config.Limits) {
 		return writ.Refuse(writ.Unavailable, "the gateway has too much to do; try again", nil)
 	}
 	x.leave = onceFunc(x.m.meter.leave)
@@ -145,7 +145,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	x.call = &gate.Request{Evidence: x.evidence(body)}
-	if x.who, err = x.m.Gate.Identify(x.r.Context(), x.call); err != nil {
+	if x.who, err = x.m.config.Gate.Identify(x.r.Context(), x.call); err != nil {
 		return err
 	}
 	switch x.r.Method {
@@ -163,11 +163,11 @@ func (x *exchange) serve() error {
 // rebinding: 2026-07-28, transports, "Security").
 func (x *exchange) admit() error {
 	r := x.r
-	if !slices.Contains(x.m.Hosts, r.Host) || r.URL.Host != "" {
+	if !slices.Contains(x.m.config.Hosts, r.Host) || r.URL.Host != "" {
 		return fault(http.StatusMisdirectedRequest, "wrong_host", "this host is not served here")
 	}
 	for _, origin := range r.Header.Values("Origin") {
-		if !slices.Contains(x.m.Origins, origin) {
+		if !slices.Contains(x.m.config.Origins, origin) {
 			return fault(http.StatusForbidden, "wrong_origin", "this origin is not allowed")
 		}
 	}
@@ -275,7 +275,7 @@ func (x *exchange) post(body []byte) error {
 	if x.req.ID == "" {
 		return x.notification()
 	}
-	done, err := x.m.meter.take(x.who.Caller.Key, x.m.Now(), x.m.Limits)
+	done, err := x.m.meter.take(x.who.Caller.Key, x.m.config.Now(), x.m.config.Limits)
 	if err != nil {
 		return err
 	}
@@ -291,8 +291,8 @@ func (x *exchange) wire() error {
 	header := h.Get(mcp.HeaderVersion)
 	switch {
 	case req.Meta.Version != "":
-		if req.Meta.Version < mcp.Modern || !slices.Contains(x.m.Versions, req.Meta.Version) {
-			return mcp.UnsupportedVersion(req.Meta.Version, x.m.Versions...)
+		if req.Meta.Version < mcp.Modern || !slices.Contains(x.m.config.Versions, req.Meta.Version) {
+			return mcp.UnsupportedVersion(req.Meta.Version, x.m.config.Versions...)
 		}
 	case header >= mcp.Modern || req.Method == "server/discover" || req.Method == "subscriptions/listen":
 		return &mcp.Error{
@@ -300,11 +300,11 @@ func (x *exchange) wire() error {
 			Message: "_meta must have " + mcp.KeyVersion + " and " + mcp.KeyCapabilities,
 		}
 	case x.m.newestLegacy() == "":
-		return mcp.UnsupportedVersion(header, x.m.Versions...)
-	case header == "" && slices.Contains(x.m.Versions, mcp.Legacy2):
+		return mcp.UnsupportedVersion(header, x.m.config.Versions...)
+	case header == "" && slices.Contains(x.m.config.Versions, mcp.Legacy2):
 		h.Set(mcp.HeaderVersion, mcp.Legacy2) // that revision had no such header
-	case header != "" && !slices.Contains(x.m.Versions, header):
-		return mcp.UnsupportedVersion(header, x.m.Versions...)
+	case header != "" && !slices.Contains(x.m.config.Versions, header):
+		return mcp.UnsupportedVersion(header, x.m.config.Versions...)
 	}
 	return mcp.CheckHeaders(h, req, x.mirrored)
 }
@@ -312,7 +312,7 @@ func (x *exchange) wire() error {
 // newestLegacy is the newest revision with sessions that is enabled; empty if
 // none is.
 func (m *MCP) newestLegacy() string {
-	for _, v := range m.Versions {
+	for _, v := range m.config.Versions {
 		if v < mcp.Modern {
 			return v
 		}
@@ -328,7 +328,7 @@ func (x *exchange) mirrored(tool string) []mcp.HeaderParam {
 		return nil
 	}
 	upstream, name := x.split(tool)
-	entries, _, err := x.m.Gate.List(x.r.Context(), x.call)
+	entries, _, err := x.m.config.Gate.List(x.r.Context(), x.call)
 	if err != nil {
 		return nil // the call itself will be refused
 	}

@@ -72,14 +72,14 @@ func (m *MCP) open(state string, key writ.Thumbprint, ask writ.Digest) (*handle,
 	if err := json.Unmarshal(plain, h); err != nil {
 		return nil, refused
 	}
-	if h.Key != key || h.Ask != ask || key == "" || m.Now().UnixMilli() >= h.Expires {
+	if h.Key != key || h.Ask != ask || key == "" || m.config.Now().UnixMilli() >= h.Expires {
 		return nil, refused
 	}
 	return h, nil
 }
 
 func (m *MCP) aead() cipher.AEAD {
-	block, err := aes.NewCipher(m.State[:])
+	block, err := aes.NewCipher(m.config.State[:])
 	if err != nil {
 		panic(fmt.Sprintf("a key of 32 bytes is no AES key: %v", err))
 	}

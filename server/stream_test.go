@@ -239,10 +239,13 @@ func (p *peer) session(capabilities string) http.Header {
 	return h
 }
 
+// asking is a World with tools that ask for input, and may be answered.
+var asking = writtest.Setup{Registry: registry.Config{Continuations: []string{"ask"}}, Tools: strange}
+
 // A legacy client is asked for input on the stream of its own call, and only
 // it can answer.
 func TestLegacyClientIsAsked(t *testing.T) {
-	d := open(t, writtest.Setup{Registry: registry.Config{Continuations: []string{"ask"}}, Tools: strange}, nil)
+	d := open(t, asking, nil)
 	d.Tools.Do = play
 	p, other := d.agent("ask.*"), d.agent("ask.*")
 	h, its := p.session(`{"elicitation":{}}`), other.session(`{"elicitation":{}}`)

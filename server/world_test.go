@@ -286,3 +286,12 @@ func (p *peer) pieces(request string) string {
 	b, _ := io.ReadAll(c)
 	return string(b)
 }
+
+// state is that of a TLS connection of the agent, for requests that are made
+// without one.
+func (p *peer) state() *tls.ConnectionState {
+	p.d.t.Helper()
+	leaf, err := x509.ParseCertificate(p.tls.Certificates[0].Certificate[0])
+	p.d.must(err)
+	return &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{leaf}}
+}
