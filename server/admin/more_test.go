@@ -410,11 +410,11 @@ func TestRunsWithoutAProof(t *testing.T) {
 	if run.Token == "" || run.Task != "" {
 		t.Errorf("run: %+v", run)
 	}
-	for _, in := range []map[string]any{{"for": "x"}, {"data": "x"}, {"tools": []string{"*"}}, {"minutes": 5}} {
+	for _, in := range []map[string]any{{"for": "x"}, {"data": "x"}, {"grant": []map[string]string{{"tool": "*"}}}, {"minutes": 5}} {
 		in["agent"], in["key"] = writtest.AgentID("billing"), "k"
 		d.want(d.Post(t.Context(), "/runs", in, nil), writ.NoPossession)
 	}
-	in := map[string]any{"agent": writtest.AgentID("billing"), "key": "k", "for": "answer the mail", "tools": []string{"mail.*"}}
+	in := map[string]any{"agent": writtest.AgentID("billing"), "key": "k", "for": "answer the mail", "grant": []map[string]string{{"tool": "mail.*"}}}
 	d.must(d.act("omar", "/runs", in, &run))
 	held, err := d.Gate.Tasks.Get(t.Context(), run.Task)
 	d.must(err)

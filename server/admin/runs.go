@@ -12,14 +12,14 @@ import (
 )
 
 type runRequest struct {
-	Agent     writ.AgentID    `json:"agent"`         // of the development domain, and registered
-	Key       writ.Thumbprint `json:"key"`           // of the run's own, fresh key
-	For       string          `json:"for,omitempty"` // what the operator wants done: the prompt. Needs a proof, as do those below
-	Data      string          `json:"data,omitempty"`
-	Tools     []writ.ToolName `json:"tools,omitempty"` // what it may call; all that policy permits, if there are none
-	Budgets   []writ.Budget   `json:"budgets,omitempty"`
-	Minutes   int64           `json:"minutes,omitempty"` // how long; 60 if it is 0
-	Isolation writ.Isolation  `json:"isolation,omitempty"`
+	Agent     writ.AgentID      `json:"agent"`         // of the development domain, and registered
+	Key       writ.Thumbprint   `json:"key"`           // of the run's own, fresh key
+	For       string            `json:"for,omitempty"` // what the operator wants done: the prompt. Needs a proof, as do those below
+	Data      string            `json:"data,omitempty"`
+	Grant     []writ.Permission `json:"grant,omitempty"` // what it may call, within which bounds; all that policy permits, if it is empty
+	Budgets   []writ.Budget     `json:"budgets,omitempty"`
+	Minutes   int64             `json:"minutes,omitempty"` // how long; 60 if it is 0
+	Isolation writ.Isolation    `json:"isolation,omitempty"`
 }
 
 // run opens a task for the fresh key of an agent that is about to be started
@@ -37,30 +37,27 @@ func (s *Server) run(ctx context.Context, a asker, q runRequest) (*api.Run, erro
 		return nil, err
 	}
 	if a.operator.User == "" {
-		if q.For != "" || q.Data != "" || q.Tools != nil || q.Budgets != nil || q.Minutes != 0 {
+		if q.For != "" || q.Data != "" || q.Grant != nil || q.Budgets != nil || q.Minutes != 0 {
 			return nil, writ.Refuse(writ.NoPossession, "a task that somebody attends needs a proof of an operator's key", nil)
 		}
-		return s.token(identity.Binding{Agent: agent.ID, Key: q.Key, Audience: s.Audience, Until: s.Now().Add(identity.MaxToken)})
+		return s.token(agent, identity.Binding{Agent: agent.ID, Key: q.Key, Audience: s.Audience, Until: s.Now().Add(identity.MaxToken)})
 	}
 	t := writ.Task{
 		Agent: agent.ID, User: a.operator.User, Key: q.Key, Environment: agent.Environment, Isolation: q.Isolation, Budgets: q.Budgets,
-		Purpose: writ.Purpose{Instructions: q.For, Data: q.Data},
+		Purpose: writ.Purpose{Instructions: q.For, Data: q.Data}, Grant: q.Grant,
 		Expires: s.Now().Add(minutes(q.Minutes)).UnixMilli(),
 	}
 	if q.For != "" {
 		t.Purpose.Origin = writ.OriginOperator
 	}
-	for _, tool := range q.Tools {
-		t.Grant = append(t.Grant, writ.Permission{Tool: tool})
-	}
-	if len(q.Tools) == 0 {
+	if len(t.Grant) == 0 {
 		t.Grant = writ.Grant{{Tool: "*"}}
 	}
 	held, err := s.Gate.Tasks.Open(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	return s.token(bindingOf(&held.Task, s.Audience))
+	return s.token(agent, bindingOf(&held.Task, s.Audience))
 }
 
 func minutes(n int64) time.Duration {
@@ -87,8 +84,8 @@ func bindingOf(t *writ.Task, audience string) identity.Binding {
 	return identity.Binding{Agent: t.Agent, Key: t.Key, Audience: audience, Task: t.ID, User: t.User, Until: time.UnixMilli(t.Expires)}
 }
 
-func (s *Server) token(b identity.Binding) (*api.Run, error) {
-	text, ends, err := s.Tokens.Issue(b, s.Now())
+func (s *Server) token(agent writ.Agent, b identity.Binding) (*api.Run, error) {
+	text, ends, err := s.Tokens.IssueDevelopment(agent, b, s.Now())
 	if err != nil {
 		return nil, writ.Refuse(writ.InvalidRequest, err.Error(), nil)
 	}
@@ -108,5 +105,9 @@ func (s *Server) renew(ctx context.Context, _ asker, q taskPath) (*api.Run, erro
 	if t.State != writ.Open || s.Gate.Ledger.Time() >= t.Expires {
 		return nil, writ.Refuse(writ.OutsideTask, "the task is not open any more", nil)
 	}
-	return s.token(bindingOf(t, s.Audience))
+	agent, err := s.developed(ctx, t.Agent)
+	if err != nil {
+		return nil, err
+	}
+	return s.token(agent, bindingOf(t, s.Audience))
 }

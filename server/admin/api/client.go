@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -87,6 +89,9 @@ func (c *Client) do(ctx context.Context, method, target string, body []byte, pro
 	}
 	resp, err := c.dial().Do(req)
 	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // which names the socket
+		}
 		return fmt.Errorf("asking the gateway: %w", err)
 	}
 	defer resp.Body.Close()
