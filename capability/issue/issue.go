@@ -117,9 +117,13 @@ func (i *Issuer) issue(p *policy.Permit, audience string, life time.Duration, ho
 	for j := len(q.Caller.Chain) - 1; j >= 0; j-- {
 		actors = append(actors, capability.Actor{Agent: q.Caller.Chain[j].Agent, Key: q.Caller.Chain[j].Key})
 	}
+	user := q.Caller.User
+	if user == "" {
+		user = q.Task.User
+	}
 	c := capability.Capability{
 		ID: writ.NewID[writ.CapabilityID](issued), Issuer: i.name, Audience: audience, Key: holder,
-		Actors: actors, User: q.Caller.User, Issued: issued, Expires: ends(q, life), Scope: scope,
+		Actors: actors, User: user, Issued: issued, Expires: ends(q, life), Scope: scope,
 	}
 	if !c.Expires.After(c.Issued) {
 		return nil, errors.New("issuing a capability that ends before it begins")

@@ -155,6 +155,24 @@ func TestNoPermitNoCapability(t *testing.T) {
 	}
 }
 
+// TestUserOfTheTask: over mutual TLS nobody names a user but the task.
+func TestUserOfTheTask(t *testing.T) {
+	q, i := question(), issuer(t)
+	q.Caller.User, q.Task.User = "", "ola@acme.example"
+	token, err := i.Issue(permit(t, q), "payments", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := token.Present(http.MethodPost, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := capability.Request{Header: h, Method: http.MethodPost, URL: target, Name: "pay", Arguments: []byte(q.Action.Arguments)}
+	if c, err := verifier(i).Verify(t.Context(), r); err != nil || c.User != "ola@acme.example" {
+		t.Errorf("read %+v, %v", c, err)
+	}
+}
+
 // TestEndsWithItsTask: no capability outlives the task it is for.
 func TestEndsWithItsTask(t *testing.T) {
 	q, i := question(), issuer(t)
