@@ -144,9 +144,13 @@ func (p *peer) attempt(ctx context.Context, t *trip) (_ *Answer, again bool, _ e
 
 // converse makes the call in a session.
 func (p *peer) converse(ctx context.Context, t *trip) (*Answer, error) {
-	if t.Action.State != "" {
+	answers := t.Action.State != "" || t.Action.Inputs != ""
+	if answers {
 		if h := p.taken(t); h != nil {
 			return p.resume(ctx, h, t)
+		}
+		if p.http != nil {
+			return nil, errLost
 		}
 	}
 	s, release, err := p.session(ctx, t)
@@ -156,7 +160,7 @@ func (p *peer) converse(ctx context.Context, t *trip) (*Answer, error) {
 	r := *t.request
 	if s.modern {
 		err = r.answering(t.Action)
-	} else if t.Action.State != "" || t.Action.Inputs != "" {
+	} else if answers {
 		err = errLost
 	}
 	if err != nil {
@@ -185,6 +189,7 @@ type hold struct {
 // await gives the answer of a call, or holds it and gives what it asks for.
 func (p *peer) await(ctx context.Context, h *hold, t *trip) (*Answer, error) {
 	m, asks, err := h.session.wait(ctx, h.flight)
+	h.flight.meter.listener(nil)
 	if asks != nil {
 		return p.hold(h, t, asks), nil
 	}
@@ -202,7 +207,6 @@ func (p *peer) await(ctx context.Context, h *hold, t *trip) (*Answer, error) {
 // hold suspends a call, and makes an input_required result of what its
 // upstream has asked for. The state names the call, in this process only.
 func (p *peer) hold(h *hold, t *trip, asks []*mcp.Message) *Answer {
-	h.flight.meter.listener(nil)
 	h.task, h.action, h.asks = t.Task, *t.Action, asks
 	handle := "held_" + rand.Text()
 	body := []byte(`{"resultType":"input_required","inputRequests":{`)

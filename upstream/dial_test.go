@@ -20,6 +20,7 @@ import (
 
 // TestH65Addresses is what no upstream's name may lead to, and what it may.
 func TestH65Addresses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		addr string
 		ok   bool
@@ -56,6 +57,7 @@ func TestH65Addresses(t *testing.T) {
 }
 
 func TestAllowedAddresses(t *testing.T) {
+	t.Parallel()
 	ten := netip.MustParsePrefix("10.1.0.0/16")
 	for _, c := range []struct {
 		addr  string
@@ -94,6 +96,7 @@ func TestAllowedAddresses(t *testing.T) {
 }
 
 func TestH65Loopback(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	defer srv.Close()
 	port := srv.Listener.Addr().(*net.TCPAddr).Port
@@ -128,6 +131,7 @@ func TestH65Loopback(t *testing.T) {
 // TestH65Rebinding resolves a name that is public when asked first, and
 // private ever after. What counts is the address of the connection.
 func TestH65Rebinding(t *testing.T) {
+	t.Parallel()
 	var hits, asked atomic.Int64
 	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
 	defer inside.Close()
@@ -199,6 +203,7 @@ func nameServer(t *testing.T, answer func(name string) netip.Addr) *net.Resolver
 }
 
 func TestH61ClientFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
 	var hits atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
 	defer other.Close()
@@ -219,6 +224,7 @@ func TestH61ClientFollowsNoRedirect(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	pin := strings.Repeat("0f", 32)
 	lan := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, c := range []struct {
@@ -269,6 +275,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestConfigIsStrict(t *testing.T) {
+	t.Parallel()
 	text := "name: files\ncommand: [/usr/bin/files, --root, /srv]\nenv: [PATH]\ntimeout: 45s\ncontinuations: true\n"
 	var c upstream.Config
 	if err := yaml.Load([]byte(text), &c, yaml.WithKnownFields()); err != nil {

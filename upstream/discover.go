@@ -84,6 +84,9 @@ func (p *peer) discover(ctx context.Context) ([]Offer, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	if p.http != nil {
+		p.forget() // what it can do may have changed too
+	}
 	t, err := p.talk(ctx)
 	if err != nil {
 		return nil, err
@@ -154,6 +157,8 @@ type talk struct {
 }
 
 func (p *peer) talk(ctx context.Context) (*talk, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTime)
+	defer cancel()
 	t := &talk{peer: p}
 	var err error
 	if p.http == nil {

@@ -98,6 +98,7 @@ type exchange struct {
 	patient bool                    // the stream may be silent for as long as it likes
 	last    string                  // the id of the last event that had one: where to go on
 	retry   time.Duration           // when the server wants to be asked again
+	began   bool                    // the answer is a stream
 }
 
 // exchange sends x and reads messages until x.each is satisfied.
@@ -131,7 +132,7 @@ func (x *exchange) read(ctx context.Context, cancel context.CancelCauseFunc, res
 	case resp.StatusCode != http.StatusOK:
 		return refusal(resp.StatusCode, typ, in, x.each)
 	case typ == "text/event-stream":
-		in.left = maxStream
+		in.left, x.began = maxStream, true
 		if !x.patient {
 			in.alive = time.AfterFunc(silent, func() { cancel(errSilent) })
 			in.silent = silent

@@ -45,7 +45,7 @@ func (p *peer) legacy(ctx context.Context, declared writ.JSON, d dress) (*sessio
 		p.mu.Lock()
 		p.learned.sessionless = s.version
 		p.mu.Unlock()
-	case p.Continuations:
+	case declared != "{}":
 		l.posts.Go(func() { l.listen(l.ctx, d) })
 	}
 	return s, nil
@@ -127,17 +127,20 @@ func (l *httpLink) resume(f *flight, x *exchange) error {
 	return l.s.peer.http.exchange(f.ctx, x)
 }
 
-// listen reads what the server says outside of any answer, until it stops.
-func (l *httpLink) listen(ctx context.Context, d dress) error {
+// listen reads what the server says outside of any answer, until it stops, and
+// says whether there was such a stream.
+func (l *httpLink) listen(ctx context.Context, d dress) bool {
 	h, err := l.header(d, false)
 	if err != nil {
-		return err
+		return false
 	}
 	h["Accept"] = []string{"text/event-stream"}
-	return l.s.peer.http.exchange(ctx, &exchange{header: h, patient: true, each: func(m *mcp.Message) bool {
+	x := &exchange{header: h, patient: true, each: func(m *mcp.Message) bool {
 		l.s.receive(m, nil)
 		return false
-	}})
+	}}
+	l.s.peer.http.exchange(ctx, x) // it ends with an error, always
+	return x.began
 }
 
 func (l *httpLink) post(ctx context.Context, body []byte, d dress) error {

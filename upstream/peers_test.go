@@ -61,16 +61,16 @@ func overHTTP(t testing.TB, s *sdk.Server, o sdk.StreamableHTTPOptions) upstream
 // overStdio runs this test binary as a server of a kind.
 func overStdio(t testing.TB, kind string) upstream.Config {
 	t.Helper()
-	t.Setenv("STDIO_SERVER", kind)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return upstream.Config{Name: "up", Command: []string{exe}, Env: []string{"STDIO_SERVER"}, Continuations: true}
+	return upstream.Config{Name: "up", Command: []string{exe, "serve", kind}, Continuations: true}
 }
 
 // TestPeers makes the same calls of every kind of server the SDK can be.
 func TestPeers(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]func(t *testing.T) upstream.Config{
 		"modern/http/stream": func(t *testing.T) upstream.Config {
 			return overHTTP(t, reference(), sdk.StreamableHTTPOptions{Stateless: true})

@@ -66,14 +66,11 @@ func (p *peer) session(ctx context.Context, t *trip) (*session, func(dress), err
 			release()
 			return nil, nil, one.err
 		}
-		select {
-		case <-one.s.ended: // it ended by itself since it was last used
-			p.remove(k, one)
-			release()
-			continue
-		default:
+		if !one.s.over() {
+			return one.s, func(dress) { release() }, nil
 		}
-		return one.s, func(dress) { release() }, nil
+		p.remove(k, one) // it ended by itself since it was last used
+		release()
 	}
 }
 
@@ -205,6 +202,7 @@ func (p *peer) closeTask(task writ.TaskID) {
 	for _, h := range held {
 		all.Go(func() { p.drop(h) })
 	}
+	all.Wait() // while there still is a session to say it in
 	for k, one := range gone {
 		all.Go(func() { p.remove(k, one) })
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,7 +26,10 @@ const (
 	maxTail   = 512                    // bytes of it that are kept
 )
 
-var errFlood = fmt.Errorf("the process says more than is read of one: %w", mcp.ErrTooMuch)
+var (
+	errFlood = fmt.Errorf("%w: the process says more than is read of one", ErrTooLarge)
+	errNoise = errors.New("the process writes more to its standard error than is read")
+)
 
 // A process is a stdio server: a process group of its own, with an
 // environment of its own, that ends as a whole.
@@ -50,35 +54,49 @@ func (p *peer) spawn(ctx context.Context, declared writ.JSON, env, args []string
 		return nil, notSent(err)
 	}
 	if !e.known || e.modern {
-		e, err = s.probe(ctx)
-		if err != nil && ctx.Err() == nil {
+		e = s.probe(ctx, probeTime)
+		if s.over() {
 			// Some servers end when they are asked before initialize.
 			s.close(nil)
 			if s, err = p.run(declared, env, args); err != nil {
 				return nil, notSent(err)
 			}
 		}
-		p.mu.Lock()
-		p.learned = e
-		p.mu.Unlock()
 	}
-	if e.modern {
+	if !e.modern {
+		if err = s.initialize(ctx, nil); isMessageError(err) {
+			e = s.probe(ctx, p.Timeout) // it was only slow to start
+		}
+	}
+	switch {
+	case e.modern:
 		s.modern, s.version, s.capabilities = true, mcp.Modern, e.capabilities
-		return s, nil
-	}
-	if err := s.initialize(ctx, nil); err != nil {
+	case err != nil:
 		p.forget()
 		s.close(nil)
-		return nil, notSent(err)
+		return nil, notSent(fmt.Errorf("%w%s", err, s.said()))
 	}
+	p.mu.Lock()
+	p.learned = e
+	p.mu.Unlock()
 	return s, nil
 }
 
+// over says whether the session has ended.
+func (s *session) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // probe asks a process whether it is modern. One that answers anything else,
-// or nothing, is not.
-func (s *session) probe(ctx context.Context) (era, error) {
+// or nothing in time, is not.
+func (s *session) probe(ctx context.Context, limit time.Duration) era {
 	e := era{known: true, until: time.Now().Add(eraLife)}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	s.modern = true
 	m, err := s.ask(ctx, &request{method: "server/discover"}, nil)
@@ -86,12 +104,7 @@ func (s *session) probe(ctx context.Context) (era, error) {
 	if err == nil {
 		e.modern, e.capabilities = speaksModern(m)
 	}
-	select {
-	case <-s.ended:
-		return e, s.err
-	default:
-		return e, nil
-	}
+	return e
 }
 
 // run starts the process.
@@ -193,7 +206,7 @@ func (c *process) begin() error {
 // no message is skipped.
 func (c *process) read() {
 	r := bufio.NewReaderSize(c.out, 64<<10)
-	stray, bytes := 0, 0 // since the last response
+	stray, size := 0, 0 // since the last response
 	for {
 		line, err := mcp.ReadLine(r, maxFrame)
 		if errors.Is(err, mcp.ErrTooMuch) {
@@ -204,21 +217,21 @@ func (c *process) read() {
 		if err != nil {
 			return // the end of the process says why
 		}
-		stray, bytes = stray+1, bytes+len(line)
-		if stray > maxEvents || bytes > maxStream {
+		stray, size = stray+1, size+len(line)
+		if stray > maxEvents || size > maxStream {
 			c.s.end(errFlood)
 			c.kill()
 			return
 		}
 		m, err := mcp.ParseMessage(line, limits)
 		if err != nil {
-			if line[0] == '{' {
+			if bytes.Contains(line, []byte(`"jsonrpc"`)) {
 				c.s.unreadable(err)
 			}
 			continue
 		}
 		if c.s.receive(m, nil) {
-			stray, bytes = 0, 0
+			stray, size = 0, 0
 		}
 	}
 }
@@ -247,7 +260,7 @@ func (c *process) drain(log *os.File) {
 		n, err := log.Read(buf)
 		c.tail.add(buf[:n])
 		if total += n; total > maxStderr {
-			c.s.end(errFlood)
+			c.s.end(errNoise)
 			c.kill()
 			return
 		}

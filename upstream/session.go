@@ -63,7 +63,7 @@ type flight struct {
 	ctx    context.Context // ends when nobody waits any more
 	cancel context.CancelCauseFunc
 	meter  *meter
-	may    writ.JSON         // what the upstream may ask while it works
+	may    writ.JSON         // what a legacy upstream may ask while it works
 	asks   chan *mcp.Message // that it has asked
 	done   chan struct{}     // closed when one of the following is set
 	answer *mcp.Message
@@ -95,7 +95,7 @@ func (s *session) send(r *request, d dress) (*flight, error) {
 		id: s.peer.nextID(), meter: r.meter, dress: d,
 		asks: make(chan *mcp.Message, maxAsks), done: make(chan struct{}),
 	}
-	if r.action && !s.leased {
+	if r.action && !s.modern && !s.leased {
 		f.may = r.meta.Capabilities
 	}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -244,18 +244,20 @@ func (s *session) asked(m *mcp.Message, f *flight) {
 			f = only
 		}
 	}
-	s.refusals++
-	tooMany := s.refusals > maxRefusals
 	s.mu.Unlock()
-	if tooMany || f == nil && m.Method != "ping" {
-		return
-	}
-	if !s.modern && f != nil && mayAsk(f.may, m.Method, m.Params) && mayAsk(s.declared, m.Method, m.Params) {
+	if f != nil && mayAsk(f.may, m.Method, m.Params) && mayAsk(s.declared, m.Method, m.Params) {
 		select {
 		case f.asks <- m:
 			return
 		default:
 		}
+	}
+	s.mu.Lock()
+	s.refusals++
+	enough := s.refusals > maxRefusals
+	s.mu.Unlock()
+	if enough || f == nil && m.Method != "ping" {
+		return
 	}
 	reply := (&mcp.Error{Code: mcp.CodeMethodNotFound, Message: "not supported", ID: m.ID}).Response()
 	if m.Method == "ping" {

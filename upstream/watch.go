@@ -99,21 +99,15 @@ func (p *peer) listenOnce(ctx context.Context) bool {
 	if wanted == nil {
 		return false
 	}
-	heard := false
 	if t.s != nil {
 		l, ok := t.s.link.(*httpLink)
-		if !ok || l.sessionID() == "" {
-			return false
-		}
-		err := l.listen(ctx, nil)
-		return err == nil || heard
+		return ok && l.sessionID() != "" && l.listen(ctx, nil)
 	}
 	id := p.nextID()
 	r := &request{method: "subscriptions/listen", rest: append([]byte(`,"notifications":`), wanted...)}
 	h := p.http.header()
 	mcp.SetHeaders(h, r.method, "", nil, nil)
-	p.http.exchange(ctx, &exchange{header: h, body: r.body(id, true), patient: true, each: func(m *mcp.Message) bool {
-		heard = true
+	x := &exchange{header: h, body: r.body(id, true), patient: true, each: func(m *mcp.Message) bool {
 		switch m.Method {
 		case "":
 			return m.ID == id || m.ID == ""
@@ -121,8 +115,9 @@ func (p *peer) listenOnce(ctx context.Context) bool {
 			p.poked()
 		}
 		return false
-	}})
-	return heard
+	}}
+	p.http.exchange(ctx, x)
+	return x.began
 }
 
 // wants is what to subscribe to: the lists that the server says it tells of.

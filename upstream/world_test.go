@@ -3,6 +3,7 @@ package upstream_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,10 +28,14 @@ import (
 
 // The test binary is also the stdio servers of the tests.
 func TestMain(m *testing.M) {
-	if kind := os.Getenv("STDIO_SERVER"); kind != "" {
-		serveStdio(kind)
+	if len(os.Args) > 2 && os.Args[1] == "serve" {
+		serveStdio(os.Args[2], os.Args[3:])
 		os.Exit(0)
 	}
+	flag.Parse()
+	flag.Set("test.parallel", "8") // they wait more than they work
+	os.Setenv("OUR_SECRET", "of the gateway")
+	os.Setenv("OUR_REGION", "eu")
 	os.Exit(m.Run())
 }
 
@@ -141,8 +146,9 @@ func (w *world) callAs(ctx context.Context, backend string, o upstream.Order) (*
 // It keeps what it was sent.
 type fake struct {
 	*httptest.Server
-	tools []string // definitions
-	call  func(w http.ResponseWriter, r *http.Request, m *mcp.Message)
+	tools   []string // definitions
+	watched bool     // it tells when they change
+	call    func(w http.ResponseWriter, r *http.Request, m *mcp.Message)
 
 	mu   sync.Mutex
 	seen []*seen
@@ -183,7 +189,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	switch m.Method {
 	case "server/discover":
-		reply(w, m.ID, `{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"resultType":"complete"}`)
+		reply(w, m.ID, fmt.Sprintf(`{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":%v}},"resultType":"complete"}`, f.watched))
 	case "tools/list":
 		reply(w, m.ID, `{"tools":[`+tools+`]}`)
 	default:
