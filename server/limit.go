@@ -10,6 +10,7 @@ import (
 // Limits bound what callers may take at once. Zero fields mean the defaults.
 type Limits struct {
 	Requests      int     // in flight, of everybody; 1024
+	Bytes         int64   // of their bodies; 128 MiB
 	KeyRequests   int     // in flight, of one key; 64
 	KeyRate       float64 // requests a second of one key; 200, and twice as many in a burst
 	Streams       int     // that only listen, of everybody; 2048
@@ -21,7 +22,7 @@ type Limits struct {
 	Patience time.Duration // how long a call that comes back waits for its approval; 20 s
 }
 
-func or[N int | float64 | time.Duration](n, otherwise N) N {
+func or[N int | int64 | float64 | time.Duration](n, otherwise N) N {
 	if n == 0 {
 		return otherwise
 	}
@@ -30,7 +31,7 @@ func or[N int | float64 | time.Duration](n, otherwise N) N {
 
 func (l Limits) withDefaults() Limits {
 	return Limits{
-		Requests: or(l.Requests, 1024), KeyRequests: or(l.KeyRequests, 64), KeyRate: or(l.KeyRate, 200),
+		Requests: or(l.Requests, 1024), Bytes: or(l.Bytes, 128<<20), KeyRequests: or(l.KeyRequests, 64), KeyRate: or(l.KeyRate, 200),
 		Streams: or(l.Streams, 2048), KeyStreams: or(l.KeyStreams, 8),
 		Sessions: or(l.Sessions, 4096), KeySessions: or(l.KeySessions, 32), DeferredCalls: or(l.DeferredCalls, 8),
 		Patience: or(l.Patience, 20*time.Second),
@@ -50,25 +51,27 @@ type use struct {
 type meter struct {
 	mu                sync.Mutex
 	requests, streams int
+	bytes             int64
 	keys              map[writ.Thumbprint]*use
 	swept             time.Time
 }
 
-// enter lets one more request of anybody in, or not. leave must follow.
-func (m *meter) enter(l Limits) bool {
+// enter lets one more request of anybody in, whose body has so many bytes, or
+// not. leave must follow, if it may.
+func (m *meter) enter(bytes int64, l Limits) (leave func(), ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.requests >= l.Requests {
-		return false
+	if m.requests >= l.Requests || m.bytes+bytes > l.Bytes {
+		return nil, false
 	}
 	m.requests++
-	return true
-}
-
-func (m *meter) leave() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.requests--
+	m.bytes += bytes
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.requests--
+		m.bytes -= bytes
+	}, true
 }
 
 // take lets one more request of a key begin, or says why not. done must

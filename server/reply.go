@@ -1,10 +1,8 @@
 package server
 
 import (
-	"maps"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -173,7 +171,3 @@ func (x *exchange) progress() func(progress, total string) {
 		x.out.say(mcp.Call("", "notifications/progress", []byte(params+"}"))) // whoever is gone hears nothing
 	}
 }
-
-func fieldNames(h http.Header) []string { return slices.Collect(maps.Keys(h)) }
-
-func onceFunc(f func()) func() { return sync.OnceFunc(f) }

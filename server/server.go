@@ -25,6 +25,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/writgate/writ"
@@ -98,7 +99,7 @@ func New(c Config) (*MCP, error) {
 			return nil, fmt.Errorf("protocol revision %q is not served", v)
 		}
 	}
-	slices.Sort(c.Versions) // newest first, as a client should choose
+	c.Versions = slices.Sorted(slices.Values(c.Versions)) // newest first, as a client should choose
 	slices.Reverse(c.Versions)
 	c.Hosts = append([]string{u.Host}, c.Hosts...)
 	c.Limits = c.Limits.withDefaults()
@@ -136,16 +137,16 @@ func (x *exchange) serve() error {
 	if err := x.admit(); err != nil {
 		return err
 	}
-	if !x.m.meter.enter(x.m.config.Limits) {
-		return writ.Refuse(writ.Unavailable, "the gateway has too much to do; try again", nil)
-	}
-	x.leave = onceFunc(x.m.meter.leave)
-	body, err := x.body()
-	if err != nil {
+	if err := x.checkBody(); err != nil {
 		return err
 	}
-	x.call = &gate.Request{Evidence: x.evidence(body)}
-	if x.who, err = x.m.config.Gate.Identify(x.r.Context(), x.call); err != nil {
+	leave, ok := x.m.meter.enter(x.r.ContentLength, x.m.config.Limits)
+	if !ok {
+		return writ.Refuse(writ.Unavailable, "the gateway has too much to do; try again", nil)
+	}
+	x.leave = sync.OnceFunc(leave)
+	body, err := x.identify()
+	if err != nil {
 		return err
 	}
 	switch x.r.Method {
@@ -205,48 +206,66 @@ func isUpstream(s string) bool {
 	return s != "" && len(s) <= 32
 }
 
-// body reads the whole body of a POST; of anything else, nothing.
-func (x *exchange) body() ([]byte, error) {
-	r := x.r
-	if len(r.TransferEncoding) > 0 {
-		return nil, fault(http.StatusLengthRequired, "length_required", "send Content-Length")
-	}
-	if r.Method != http.MethodPost {
-		if r.ContentLength != 0 {
-			return nil, fault(http.StatusBadRequest, "invalid_request", r.Method+" has no body")
+// identify finds out who sends a request, and reads its body. If the channel
+// is all there is to prove it, nobody's body is read before that.
+func (x *exchange) identify() (body []byte, err error) {
+	x.call = &gate.Request{Evidence: x.evidence()}
+	if len(x.call.Evidence.Authorization) == 0 {
+		if x.who, err = x.m.config.Gate.Identify(x.r.Context(), x.call); err != nil {
+			return nil, err
 		}
-		return nil, nil
+		return x.body()
 	}
-	if r.ContentLength > maxBody {
-		return nil, fault(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
-	}
-	if err := mcp.CheckMediaType(r.Header); err != nil {
+	if body, err = x.body(); err != nil {
 		return nil, err
 	}
-	c := http.NewResponseController(x.w)
-	c.SetReadDeadline(time.Now().Add(bodyTimeout)) // where there is none to set, nobody is slow
-	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	switch {
-	case err != nil:
-		return nil, fault(http.StatusRequestTimeout, "invalid_request", "the body did not arrive")
-	case len(b) > maxBody:
-		return nil, fault(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
-	}
-	c.SetReadDeadline(time.Time{})
-	return b, nil
+	x.call.Evidence.Body = body
+	x.who, err = x.m.config.Gate.Identify(x.r.Context(), x.call)
+	return body, err
 }
 
-// evidence is all that identity may rest on. No other header is looked at,
-// however it is named or spelled.
-func (x *exchange) evidence(body []byte) identity.Evidence {
+// evidence is all that identity may rest on, save the body. No other header is
+// looked at, however it is named or spelled.
+func (x *exchange) evidence() identity.Evidence {
 	e := identity.Evidence{
 		Authorization: x.r.Header.Values("Authorization"), Proof: x.r.Header.Values("Dpop"),
-		Method: x.r.Method, URL: x.m.scheme + "://" + x.r.Host + x.r.RequestURI, Body: body,
+		Method: x.r.Method, URL: x.m.scheme + "://" + x.r.Host + x.r.RequestURI,
 	}
 	if x.r.TLS != nil {
 		e.Chain = x.r.TLS.PeerCertificates
 	}
 	return e
+}
+
+// checkBody refuses a body by what its headers say of it.
+func (x *exchange) checkBody() error {
+	r := x.r
+	switch {
+	case len(r.TransferEncoding) > 0 || r.ContentLength < 0:
+		return fault(http.StatusLengthRequired, "length_required", "send Content-Length")
+	case r.ContentLength > maxBody:
+		return fault(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
+	case r.Method == http.MethodPost:
+		return mcp.CheckMediaType(r.Header)
+	case r.ContentLength != 0:
+		return fault(http.StatusBadRequest, "invalid_request", r.Method+" has no body")
+	}
+	return nil
+}
+
+// body reads all of the body.
+func (x *exchange) body() ([]byte, error) {
+	if x.r.ContentLength == 0 {
+		return nil, nil
+	}
+	c := http.NewResponseController(x.w)
+	c.SetReadDeadline(time.Now().Add(bodyTimeout)) // where there is none to set, nobody is slow
+	b := make([]byte, x.r.ContentLength)
+	if _, err := io.ReadFull(x.r.Body, b); err != nil {
+		return nil, fault(http.StatusRequestTimeout, "invalid_request", "the body did not arrive")
+	}
+	c.SetReadDeadline(time.Time{})
+	return b, nil
 }
 
 // post reads the message, decides which wire it is of, and answers it.
@@ -280,7 +299,7 @@ func (x *exchange) post(body []byte) error {
 		return err
 	}
 	leave := x.leave
-	x.leave = onceFunc(func() { done(); leave() })
+	x.leave = sync.OnceFunc(func() { done(); leave() })
 	return serve()
 }
 
@@ -324,7 +343,11 @@ func (m *MCP) newestLegacy() string {
 // sent. The definitions we list have none, so nobody has to send them; who
 // does must not say there what the body does not.
 func (x *exchange) mirrored(tool string) []mcp.HeaderParam {
-	if !slices.ContainsFunc(fieldNames(x.r.Header), func(n string) bool { return strings.HasPrefix(n, "Mcp-Param-") }) {
+	sent := false
+	for name := range x.r.Header {
+		sent = sent || strings.HasPrefix(name, "Mcp-Param-")
+	}
+	if !sent {
 		return nil
 	}
 	upstream, name := x.split(tool)

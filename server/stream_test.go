@@ -3,6 +3,8 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -194,6 +196,34 @@ func TestTooManyRequests(t *testing.T) {
 	if a := p.call("files.read", `{"path":"c"}`); a.text() != "done" {
 		t.Errorf("afterwards: %d %s", a.status, a.body)
 	}
+}
+
+// What everybody's bodies take together is bounded, and a stranger's is not
+// read before the channel has shown who it is.
+func TestH70ManyBodies(t *testing.T) {
+	d := open(t, writtest.Setup{}, func(c *server.Config) { c.Limits = server.Limits{Bytes: 2 << 20} })
+	p, s := d.agent("files.*"), d.stranger()
+	head := "POST /mcp HTTP/1.1\r\nHost: " + d.addr + "\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n"
+	if got := s.raw(head); !strings.HasPrefix(got, "HTTP/1.1 401 ") {
+		t.Errorf("a stranger who sends no body: %.60q", got)
+	}
+	slow := func() io.Closer {
+		c, err := tls.Dial("tcp", d.addr, p.tls)
+		d.must(err)
+		_, err = io.WriteString(c, head+"{")
+		d.must(err)
+		return c
+	}
+	one, two := slow(), slow()
+	for range 200 {
+		if a := p.ask("tools/list", "", ""); a.status == 503 {
+			one.Close()
+			two.Close()
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("a third body had room")
 }
 
 func TestRateOfOneKey(t *testing.T) {
