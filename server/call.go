@@ -92,6 +92,9 @@ func (x *exchange) invoke() error {
 	}
 	if h != nil && h.Approval != "" {
 		x.await(ctx, h.Approval)
+		if ctx.Err() != nil {
+			return nil // nobody asks any more
+		}
 	}
 	res, err := x.m.do(ctx, r, x.who.Caller.Key)
 	if d, ok := errors.AsType[*writ.Denial](err); ok && d.Code == writ.AlreadyUsed {

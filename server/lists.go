@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/canon"
@@ -96,9 +97,7 @@ func cursor(v *canon.Value) (string, error) {
 	return string(name), nil
 }
 
-// tools are the definitions as pinned, under the names they have here. Whoever
-// reads headers on the way learns no argument from a call: the annotations
-// that would have a client mirror them are taken out.
+// tools are the definitions as pinned, under the names they have here.
 func (x *exchange) tools(entries []*registry.Entry) []item {
 	var items []item
 	for _, e := range entries {
@@ -109,22 +108,57 @@ func (x *exchange) tools(entries []*registry.Entry) []item {
 		if x.upstream == "" {
 			name = string(e.Tool.Name)
 		}
-		def, err := canon.Parse([]byte(e.Raw), canon.Limits{})
-		if err != nil {
-			continue // it was parsed when it was pinned
+		if def := x.m.shown.of(e, name); def != "" {
+			items = append(items, item{name, def})
 		}
-		changes, err := unmirror(def.Get("inputSchema"))
-		if err != nil {
-			continue // a tool whose mirrors are unclear is not for a client to see
-		}
-		changes = append(changes, canon.Change{In: def, Name: "name", Value: text(name)})
-		b, err := canon.Splice(def, changes...)
-		if err != nil {
-			continue
-		}
-		items = append(items, item{name, writ.JSON(b)})
 	}
 	return items
+}
+
+// shown remembers tools as they are listed: by the digest of the definition,
+// which is pinned, and the name it is listed under.
+type shown struct {
+	mu   sync.Mutex
+	held map[[2]string]writ.JSON
+}
+
+// maxShown bounds what is remembered. What is forgotten is made again.
+const maxShown = 4096
+
+// of gives a tool as it is listed; nothing if it is not to be.
+func (s *shown) of(e *registry.Entry, name string) writ.JSON {
+	key := [2]string{string(e.Tool.Definition), name}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	def, ok := s.held[key]
+	if ok {
+		return def
+	}
+	if s.held == nil || len(s.held) >= maxShown {
+		s.held = map[[2]string]writ.JSON{}
+	}
+	def = listing(e.Raw, name)
+	s.held[key] = def
+	return def
+}
+
+// listing is a definition as it is listed. Whoever reads headers on the way
+// learns no argument from a call: the annotations that would have a client
+// mirror them are taken out, and a tool is not listed where they are unclear.
+func listing(raw writ.JSON, name string) writ.JSON {
+	def, err := canon.Parse([]byte(raw), canon.Limits{})
+	if err != nil {
+		return ""
+	}
+	changes, err := unmirror(def.Get("inputSchema"))
+	if err != nil {
+		return ""
+	}
+	b, err := canon.Splice(def, append(changes, canon.Change{In: def, Name: "name", Value: text(name)})...)
+	if err != nil {
+		return ""
+	}
+	return writ.JSON(b)
 }
 
 // unmirror is what takes the x-mcp-header annotations out of a schema.

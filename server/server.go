@@ -75,6 +75,7 @@ type MCP struct {
 	room         room
 	sessions     sessions
 	listeners    listeners
+	shown        shown
 }
 
 // New makes a handler. It refuses a configuration that would leave a door
