@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,7 @@ func (s *Server) listApprovals(ctx context.Context, _ asker, _ struct{}) (*api.P
 func approvalOf(r *approval.Request) *api.Approval {
 	q := &r.Query
 	out := &api.Approval{
-		ID: r.ID, Call: r.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Owner: q.Agent.Owner, User: q.Caller.User,
+		ID: r.ID, Call: r.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Owner: q.Agent.Owner, User: cmp.Or(q.Caller.User, q.Task.User),
 		Tool: q.Tool.Name, Tier: q.Tool.Tier, Requires: r.Requires, State: r.State, Asked: api.Time(r.Asked), Expires: api.Time(r.Expires),
 	}
 	for _, a := range r.Answers {

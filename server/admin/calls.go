@@ -90,7 +90,20 @@ func decides(r *ledger.Record) bool {
 	return r.Leaf.Call != "" && (r.Leaf.Type == ledger.TypeDecision || r.Leaf.Type == ledger.TypeIntent)
 }
 
-func effectOf(l *ledger.Leaf) string { return cmp.Or(l.Effect, writ.Deny.String()) }
+// effectOf is what a decision did to its call, which need not be what policy
+// said: what policy permits may be refused all the same.
+func effectOf(l *ledger.Leaf) string {
+	effect := writ.Deny
+	switch {
+	case l.Type == ledger.TypeIntent:
+		effect = writ.Permit
+	case l.Code == writ.ApprovalRequired:
+		effect = writ.StepUp
+	case l.Code == writ.Deferred:
+		effect = writ.Defer
+	}
+	return effect.String()
+}
 
 // call puts a call together from its records.
 func (s *Server) call(ctx context.Context, id writ.CallID) (*api.Call, error) {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ func (s *Server) explain(ctx context.Context, a asker, q callPath) (*api.Explana
 		return nil, &api.Problem{Status: http.StatusGone, Code: api.NotFound, Detail: "the record no longer says what was decided from", Cause: err.Error()}
 	}
 	out := &api.Explanation{
-		Call: *c, Caller: query.Caller, Owner: query.Agent.Owner, Purpose: query.Task.Purpose, Claim: query.Claim,
+		Call: *c, Caller: query.Caller, Owner: query.Agent.Owner, User: cmp.Or(query.Caller.User, query.Task.User), Purpose: query.Task.Purpose, Claim: query.Claim,
 		Bundle: query.Bundle, Provenance: query.Provenance, Label: query.Label,
 	}
 	if out.Provenance == nil {

@@ -108,6 +108,7 @@ type Explanation struct {
 	Call       Call              `json:"call"`
 	Caller     writ.Caller       `json:"caller"`
 	Owner      writ.UserID       `json:"owner,omitempty"`
+	User       writ.UserID       `json:"user,omitempty"` // on whose behalf
 	Purpose    writ.Purpose      `json:"purpose"`
 	Claim      writ.Claim        `json:"claim"`  // the agent's own word: unverified
 	Action     json.RawMessage   `json:"action"` // as it was judged
