@@ -90,6 +90,12 @@ func TestH22Smuggling(t *testing.T) {
 			}
 		})
 	}
+	// What can only be wrong is refused when it is seen, not when time is up.
+	for _, request := range []string{"GET /mcp HTTP/1.1\nHost: " + d.addr + "\n\n", "GET /mcp HTTP/1.1\r\nHost: a\rb"} {
+		if got := p.raw(request); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
+			t.Errorf("%q: %.80q", request, got)
+		}
+	}
 	// An upgrade is not made, and the request is what it is.
 	if got := p.raw(head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", "Connection: close", "Content-Length: "+length) + body); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 		t.Errorf("h2c upgrade: %.80q", got)
