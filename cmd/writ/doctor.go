@@ -1,0 +1,65 @@
+package main
+
+import (
+	"time"
+
+	"github.com/writgate/writ/server/admin/api"
+)
+
+// A doctorCmd says how everything is.
+type doctorCmd struct{}
+
+// Help says what the exit code means.
+func (doctorCmd) Help() string {
+	return `It exits with 1 if anything is bad: if calls are refused, or history is at risk, until somebody does something. What is only a warning does not change the exit code.`
+}
+
+// Run prints every fact.
+func (doctorCmd) Run(s *session) error {
+	var page api.Page[api.Fact]
+	if err := s.client.Get(s.ctx, "/doctor", &page); err != nil {
+		return err
+	}
+	marks := map[string]trusted{"ok": " ", "note": "-", "warning": "!", "bad": "X"}
+	err := list(s, page.Items, "", func(f api.Fact) []any {
+		return []any{marks[f.Level], f.About, f.Name, f.Value, f.Hint}
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range page.Items {
+		if f.Level == "bad" {
+			return verdict(exitNo)
+		}
+	}
+	return nil
+}
+
+// A statusCmd says how the gateway is.
+type statusCmd struct{}
+
+// Run prints it.
+func (statusCmd) Run(s *session) error {
+	var st api.Status
+	if err := s.client.Get(s.ctx, "/status", &st); err != nil {
+		return err
+	}
+	if s.wantsJSON() {
+		return s.json(st)
+	}
+	s.printf("writ %s\n", st.Version)
+	s.printf("log       %s, %d records\n", st.Origin, st.Size)
+	s.printf("key       %s\n", st.Key)
+	switch {
+	case st.Failed:
+		s.printf("FAILED    nothing is recorded, and nothing is called: start it again\n")
+	case st.Halted:
+		s.printf("HALTED    all calls are stopped; %d operators must lift it\n", st.LiftNeeds)
+	default:
+		s.printf("calls go on\n")
+	}
+	if behind := time.Duration(st.Behind) * time.Millisecond; behind > 2*time.Second {
+		s.printf("CLOCK     %s behind the log: calls are refused\n", behind)
+	}
+	return nil
+}
