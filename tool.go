@@ -46,7 +46,7 @@ type Tool struct {
 type Action struct {
 	Kind          Kind   `json:"kind"`
 	Upstream      string `json:"upstream"`
-	Name          string `json:"name"` // as the upstream knows it; a URI for a resource
+	Name          string `json:"name"` // as the upstream knows it; "resource" and "prompt" for what is named in the arguments
 	Definition    Digest `json:"definition"`
 	Arguments     JSON   `json:"arguments"`
 	Inputs        JSON   `json:"inputs,omitempty"`        // input responses

@@ -27,6 +27,7 @@ type Agent struct {
 	HighestTier writ.Tier    `yaml:"highest_tier"`
 	Expires     time.Time    `yaml:"expires"`      // never if it is zero
 	RecertifyBy time.Time    `yaml:"recertify_by"` // never if it is zero
+	Keys        []string     `yaml:"keys"`         // PEM files of public keys that it may authenticate with (private_key_jwt)
 }
 
 // An Operator is a person who may approve and administer, known by a public

@@ -46,6 +46,9 @@ func (c *Catalog) Place(ask writ.Action) (Placed, error) {
 	if args, err = e.schema.check(args); err != nil {
 		return Placed{}, err
 	}
+	if ask.Kind != writ.KindTool { // which resource, or which prompt, is an argument and nothing else
+		ask.Name = string(ask.Kind)
+	}
 	ask.Definition, ask.Arguments = e.Tool.Definition, args.JSON()
 	return Placed{
 		Tool: e.Tool, Action: ask, Arguments: args,
