@@ -15,12 +15,15 @@ import (
 	"github.com/writgate/writ/mcp"
 )
 
-// holdTime is how long a call waits for what its upstream has asked for.
-const holdTime = 5 * time.Minute
+const (
+	holdTime = 5 * time.Minute // that a call waits for what its upstream has asked for
+	maxHolds = 128             // calls of one upstream that wait so
+)
 
 var (
 	errTime    = errors.New("the time for the call is over")
 	errChanged = notSent(errors.New("what the upstream offers now is not the definition that was reviewed"))
+	errFull    = errors.New("too many calls wait for what this upstream has asked for")
 	errLost    = notSent(errors.New("the call that waited for this is gone"))
 )
 
@@ -191,7 +194,11 @@ func (p *peer) await(ctx context.Context, h *hold, t *trip) (*Answer, error) {
 	m, asks, err := h.session.wait(ctx, h.flight)
 	h.flight.meter.listener(nil)
 	if asks != nil {
-		return p.hold(h, t, asks), nil
+		if answer := p.hold(h, t, asks); answer != nil {
+			return answer, nil
+		}
+		h.session.abandon(h.flight, errFull)
+		err = errFull
 	}
 	h.release(t.dress)
 	if err != nil {
@@ -205,7 +212,8 @@ func (p *peer) await(ctx context.Context, h *hold, t *trip) (*Answer, error) {
 }
 
 // hold suspends a call, and makes an input_required result of what its
-// upstream has asked for. The state names the call, in this process only.
+// upstream has asked for; nil if too many wait already. The state names the
+// call, in this process only.
 func (p *peer) hold(h *hold, t *trip, asks []*mcp.Message) *Answer {
 	h.task, h.action, h.asks = t.Task, *t.Action, asks
 	handle := "held_" + rand.Text()
@@ -223,6 +231,9 @@ func (p *peer) hold(h *hold, t *trip, asks []*mcp.Message) *Answer {
 	body = fmt.Appendf(body, `},"requestState":%q}`, handle)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.holds) >= maxHolds {
+		return nil
+	}
 	p.holds[handle] = h
 	h.timer = time.AfterFunc(holdTime, func() {
 		p.mu.Lock()

@@ -7,8 +7,15 @@ import (
 	"os/exec"
 )
 
-func startGroup(*exec.Cmd) (func(), error) {
-	return nil, errors.New("this system has no process groups: a stdio upstream could not be ended for certain")
-}
+type signal int
 
-func endGroup(*exec.Cmd) {}
+const (
+	end signal = iota
+	kill
+)
+
+func (signal) send(*exec.Cmd) {}
+
+func startGroup(*exec.Cmd) error {
+	return errors.New("this system has no process groups: a stdio upstream could not be ended for certain")
+}

@@ -41,8 +41,10 @@ type process struct {
 	turn chan struct{} // who may write
 	gone chan struct{} // closed when the process has ended
 	work sync.WaitGroup
-	kill func()
 	tail tail
+
+	mu    sync.Mutex
+	ended bool // its number may be another's by now
 }
 
 // spawn starts a stdio server and opens the session with it. Every error wraps
@@ -180,15 +182,17 @@ func (c *process) begin() error {
 	theirs = append(theirs, logw)
 	c.in, c.out = ours, out
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = in, outw, logw
-	c.kill, err = startGroup(c.cmd)
-	if err != nil {
+	if err := startGroup(c.cmd); err != nil {
 		return errors.Join(err, ours.Close(), out.Close(), log.Close())
 	}
 	c.work.Go(c.read)
 	c.work.Go(func() { c.drain(log) })
 	go func() {
 		c.cmd.Wait()
-		c.kill() // whatever it has left behind
+		c.signal(kill) // whatever it has left behind
+		c.mu.Lock()
+		c.ended = true
+		c.mu.Unlock()
 		// A process that left the group may hold the pipes: it is not heard.
 		out.SetReadDeadline(time.Now().Add(drainTime))
 		log.SetReadDeadline(time.Now().Add(drainTime))
@@ -211,7 +215,7 @@ func (c *process) read() {
 		line, err := mcp.ReadLine(r, maxFrame)
 		if errors.Is(err, mcp.ErrTooMuch) {
 			c.s.end(fmt.Errorf("%w: %w", ErrTooLarge, err))
-			c.kill()
+			c.signal(kill)
 			return
 		}
 		if err != nil {
@@ -220,7 +224,7 @@ func (c *process) read() {
 		stray, size = stray+1, size+len(line)
 		if stray > maxEvents || size > maxStream {
 			c.s.end(errFlood)
-			c.kill()
+			c.signal(kill)
 			return
 		}
 		m, err := mcp.ParseMessage(line, limits)
@@ -261,7 +265,7 @@ func (c *process) drain(log *os.File) {
 		c.tail.add(buf[:n])
 		if total += n; total > maxStderr {
 			c.s.end(errNoise)
-			c.kill()
+			c.signal(kill)
 			return
 		}
 		if err != nil {
@@ -305,7 +309,7 @@ func (c *process) write(ctx context.Context, body []byte) (sent bool, err error)
 	n, err := c.in.Write(append(body, '\n'))
 	if err != nil && n > 0 {
 		c.s.end(fmt.Errorf("the process does not read: %w", err))
-		c.kill()
+		c.signal(kill)
 	}
 	return n > 0, err
 }
@@ -314,7 +318,7 @@ func (c *process) write(ctx context.Context, body []byte) (sent bool, err error)
 // has started.
 func (c *process) close(dress) {
 	c.in.Close()
-	endGroup(c.cmd)
+	c.signal(end)
 	t := time.NewTimer(exitTime)
 	defer t.Stop()
 	select {
@@ -322,8 +326,17 @@ func (c *process) close(dress) {
 		return
 	case <-t.C:
 	}
-	c.kill()
+	c.signal(kill)
 	<-c.gone
+}
+
+// signal tells the whole group to end, one way or the other.
+func (c *process) signal(how signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		how.send(c.cmd)
+	}
 }
 
 // A tail keeps the last of what is written to it.

@@ -236,10 +236,12 @@ func (s *session) note(m *mcp.Message, f *flight) {
 }
 
 // asked takes a request that the upstream makes. It waits for the agent if it
-// belongs to a call for which it is admitted, and is refused otherwise.
+// belongs to a call for which it is admitted, and is refused otherwise. Where
+// there is one stream for all, it belongs to the only call there is; but
+// servers ask for roots at any time, for reasons of their own.
 func (s *session) asked(m *mcp.Message, f *flight) {
 	s.mu.Lock()
-	if f == nil && len(s.flights) == 1 {
+	if f == nil && len(s.flights) == 1 && m.Method != "roots/list" {
 		for _, only := range s.flights {
 			f = only
 		}
@@ -256,7 +258,7 @@ func (s *session) asked(m *mcp.Message, f *flight) {
 	s.refusals++
 	enough := s.refusals > maxRefusals
 	s.mu.Unlock()
-	if enough || f == nil && m.Method != "ping" {
+	if enough {
 		return
 	}
 	reply := (&mcp.Error{Code: mcp.CodeMethodNotFound, Message: "not supported", ID: m.ID}).Response()

@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -59,6 +60,8 @@ func serveStdio(kind string, args []string) {
 		}()
 	}
 	in := bufio.NewReader(os.Stdin)
+	var asking string    // the call that waits for answers
+	var answers []string // to what it has asked
 	for {
 		line, err := mcp.ReadLine(in, 2<<20)
 		if err != nil {
@@ -69,6 +72,21 @@ func serveStdio(kind string, args []string) {
 			continue
 		}
 		say := func(result string) { fmt.Println(response(m.ID, result)) }
+		if m.Method == "" {
+			answers = append(answers, fmt.Sprintf(`{"id":%s,"error":%v,"result":%s}`, m.ID, m.Err != nil, cmp.Or(string(m.Result.Raw()), "null")))
+			if len(answers) == 3 {
+				fmt.Println(response(asking, `{"content":[],"answers":[`+strings.Join(answers, ",")+`]}`))
+			}
+			continue
+		}
+		if m.Method == "tools/call" && kind == "asker" {
+			asking = m.ID
+			fmt.Println(`{"jsonrpc":"2.0","id":1,"method":"roots/list"}`)
+			for i, text := range []string{"one", "two"} {
+				fmt.Printf(`{"jsonrpc":"2.0","id":"q%d","method":"elicitation/create","params":{"message":"%s"}}`+"\n", i, text)
+			}
+			continue
+		}
 		switch m.Method {
 		case "server/discover":
 			if kind == "touchy" {
@@ -297,7 +315,9 @@ func TestH68Chaos(t *testing.T) {
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			config := overStdio(t, c.kind)
-			config.Timeout = 1500 * time.Millisecond
+			if c.kind == "hang" || c.kind == "deaf" {
+				config.Timeout = 1500 * time.Millisecond
+			}
 			w := newWorld(t, config)
 			a := w.tool("up", "tool", c.args)
 			began := time.Now()
@@ -309,7 +329,7 @@ func TestH68Chaos(t *testing.T) {
 			if err == nil || errors.Is(err, upstream.ErrNotSent) || c.tooLarge != errors.Is(err, upstream.ErrTooLarge) {
 				t.Errorf("%+v, %v, want an unknown outcome", got, err)
 			}
-			if took := time.Since(began); took > 4*time.Second {
+			if took := time.Since(began); took > 15*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		})
@@ -361,6 +381,61 @@ func TestH67Pins(t *testing.T) {
 	write("republished")
 	if _, err := w.call(t.Context(), a); !errors.Is(err, upstream.ErrNotSent) || !strings.Contains(err.Error(), "pinned") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestBridgeStdio asks on the one stream there is: for roots, which is no
+// part of the call, and two questions that are. An answer may come late or not
+// at all.
+func TestBridgeStdio(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, overStdio(t, "asker"))
+	o := upstream.Order{Task: newTask(), Action: w.tool("up", "tool", `{}`), Meta: mcp.Meta{Capabilities: `{"elicitation":{},"roots":{}}`}}
+	asked := map[string]bool{}
+	for range 3 {
+		got, err := w.callAs(t.Context(), "", o)
+		if err != nil || got.Err != nil {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		v, err := canon.Parse(got.Body, canon.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Get("answers") != nil {
+			if !asked["one"] || !asked["two"] || len(asked) != 2 {
+				t.Errorf("asked %v", asked)
+			}
+			for _, want := range []string{`{"id":1,"error":true,"result":null}`, `{"id":"q0","error":false,"result":{"action":"accept"}}`, `{"id":"q1","error":true,"result":null}`} {
+				if !strings.Contains(string(got.Body), want) {
+					t.Errorf("%s, want %s", got.Body, want)
+				}
+			}
+			return
+		}
+		next := *o.Action
+		next.State, _ = v.Get("requestState").Str()
+		inputs := []string{}
+		for key, ask := range v.Get("inputRequests").Members() {
+			message, _ := ask.Pointer("/params/message").Str()
+			asked[message] = true
+			if message == "one" {
+				inputs = append(inputs, fmt.Sprintf(`%q:{"action":"accept"}`, key))
+			}
+		}
+		next.Inputs = writ.JSON("{" + strings.Join(inputs, ",") + "}")
+		o.Action = &next
+	}
+	t.Error("it asks forever")
+}
+
+// TestWithCredentialNothingIsHeld: the process of a lease ends with it, and
+// cannot wait for an answer.
+func TestWithCredentialNothingIsHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, overStdio(t, "asker"))
+	got, err := w.callAs(t.Context(), "env", upstream.Order{Task: newTask(), Action: w.tool("up", "tool", `{}`), Meta: mcp.Meta{Capabilities: `{"elicitation":{},"roots":{}}`}})
+	if err != nil || strings.Count(string(got.Body), `"error":true`) != 3 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
