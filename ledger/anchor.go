@@ -19,11 +19,12 @@ import (
 // behind it for as long as one write of the file takes, or anchorEvery.
 type anchor struct {
 	path string
-	wake chan struct{} // nil if there is no anchor, or it is not kept yet
+	wake chan struct{}
 	quit chan struct{}
 	done sync.WaitGroup
 
 	mu   sync.Mutex
+	kept bool   // by a goroutine
 	next []byte // the checkpoint to write; nil if that is done
 	size int64  // of the checkpoint in the file
 	err  error  // why it is not newer
@@ -42,21 +43,30 @@ func (l *Ledger) Anchored() (int64, error) {
 	return a.size, a.err
 }
 
-// meetAnchor holds the log, as verifyEnd found it, against the anchor.
-func (l *Ledger) meetAnchor(ctx context.Context) error {
+// readAnchor reads the file, before the log is read: it may grow meanwhile.
+func (l *Ledger) readAnchor() ([]byte, error) {
 	l.anchor.path = l.config.Anchor
 	if l.anchor.path == "" {
-		return nil
+		return nil, nil
 	}
 	b, err := os.ReadFile(l.anchor.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the anchor: %w", err)
+	}
+	return b, nil
+}
+
+// meetAnchor holds the log, as verifyEnd found it, against what the anchor
+// saw.
+func (l *Ledger) meetAnchor(ctx context.Context, b []byte) error {
 	e := &l.writer.edge
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && e.size <= 1:
+	case l.anchor.path == "":
+		return nil
+	case b == nil && e.size <= 1:
 		return nil // a log that has only its key
-	case errors.Is(err, fs.ErrNotExist):
+	case b == nil:
 		return fmt.Errorf("%w: it has %d records, and its anchor is missing", ErrRollback, e.size)
-	case err != nil:
-		return fmt.Errorf("reading the anchor: %w", err)
 	}
 	seen, err := l.keys.Load().open(b)
 	if err != nil {
@@ -78,21 +88,17 @@ func (l *Ledger) meetAnchor(ctx context.Context) error {
 }
 
 // adopt puts on record that the log goes on in spite of its anchor.
-func (l *Ledger) adopt(ctx context.Context) error {
+func (l *Ledger) adopt(ctx context.Context, b []byte) error {
 	e := *l.config.Adopt
 	if e.Leaf.Type != TypeAdmin {
 		return fmt.Errorf("%w: a log is adopted by a record of type %s", ErrInvalid, TypeAdmin)
-	}
-	b, err := os.ReadFile(l.anchor.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
 	}
 	note := map[string]string{}
 	for k, v := range e.Leaf.Note {
 		note[k] = v
 	}
 	note["act"], note["anchor"] = "adopt", "missing"
-	if err == nil {
+	if b != nil {
 		note["anchor"] = "not a checkpoint"
 		e.Parts = append(e.Parts[:len(e.Parts):len(e.Parts)], Part{Name: "anchor", Bytes: b})
 		if c, err := unverified(b); err == nil {
@@ -102,6 +108,9 @@ func (l *Ledger) adopt(ctx context.Context) error {
 	e.Leaf.Note = note
 	if _, err := l.Commit(ctx, &e); err != nil {
 		return fmt.Errorf("adopting the log: %w", err)
+	}
+	if b == nil {
+		return nil
 	}
 	return os.Remove(l.anchor.path)
 }
@@ -119,10 +128,11 @@ func (l *Ledger) raiseAnchor(ctx context.Context) error {
 	if err := a.write(b); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.wake, a.quit = make(chan struct{}, 1), make(chan struct{})
 	a.done.Go(a.keep)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kept = true
 	return nil
 }
 
@@ -130,7 +140,7 @@ func (l *Ledger) raiseAnchor(ctx context.Context) error {
 func (a *anchor) follow(note []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.wake == nil {
+	if !a.kept {
 		return
 	}
 	a.next = note
@@ -206,10 +216,10 @@ func (a *anchor) write(note []byte) error {
 // stop writes what is still to write, and ends.
 func (a *anchor) stop() error {
 	a.mu.Lock()
-	running := a.wake != nil
-	a.wake = nil
+	kept := a.kept
+	a.kept = false
 	a.mu.Unlock()
-	if !running {
+	if !kept {
 		return nil
 	}
 	close(a.quit)

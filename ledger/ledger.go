@@ -114,13 +114,17 @@ func (l *Ledger) open(ctx context.Context) error {
 	}
 	l.keys.Store(&keyring{signer: signer, all: []note.Verifier{signer}})
 
-	// 2. The log, as it is.
+	// 2. The log, as it is, after what was last seen of it.
+	seen, err := l.readAnchor()
+	if err != nil {
+		return err
+	}
 	if err := l.store.View(ctx, func(v View) error { return l.verifyEnd(ctx, v) }); err != nil {
 		return err
 	}
 
-	// 3. The log, as it was last seen.
-	refused := l.meetAnchor(ctx)
+	// 3. Does it go on from there?
+	refused := l.meetAnchor(ctx, seen)
 	if refused != nil && (c.Adopt == nil || !errors.Is(refused, ErrRollback)) {
 		return refused
 	}
@@ -131,7 +135,7 @@ func (l *Ledger) open(ctx context.Context) error {
 		return err
 	}
 	if refused != nil {
-		if err := l.adopt(ctx); err != nil {
+		if err := l.adopt(ctx, seen); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,10 @@ func Suite(t *testing.T, fresh func(t *testing.T) Database) {
 		{"ScanIsInOrder", scan},
 		{"SweepForgetsOnlyWhatIsOver", sweep},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, fresh(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, fresh(t))
+		})
 	}
 	t.Run("TestH93TamperingIsDetected", func(t *testing.T) { tampering(t, fresh) })
 }

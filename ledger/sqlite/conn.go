@@ -73,9 +73,36 @@ func (c *conn) exec(sql string, args ...driver.Value) error {
 	return err
 }
 
-// query calls fn with each row, whose values are fn's to keep and whose slice
-// is not.
-func (c *conn) query(sql string, fn func(row []driver.Value), args ...driver.Value) error {
+// A row is one row of a result. A value of another type than its column has is
+// damage, for SQLite checks types only when it writes.
+type row struct {
+	values []driver.Value
+	bad    bool
+}
+
+func (r *row) int(i int) int64 {
+	n, ok := r.values[i].(int64)
+	r.bad = r.bad || !ok
+	return n
+}
+
+func (r *row) text(i int) string {
+	s, ok := r.values[i].(string)
+	r.bad = r.bad || !ok
+	return s
+}
+
+// blob may be NULL.
+func (r *row) blob(i int) []byte {
+	b, ok := r.values[i].([]byte)
+	r.bad = r.bad || !ok && r.values[i] != nil
+	return b
+}
+
+var errType = fmt.Errorf("%w: a value of another type than its column", ledger.ErrDamaged)
+
+// query calls fn with each row, whose values are fn's to keep.
+func (c *conn) query(sql string, fn func(r *row), args ...driver.Value) error {
 	s, err := c.stmt(sql)
 	if err != nil {
 		return err
@@ -84,17 +111,26 @@ func (c *conn) query(sql string, fn func(row []driver.Value), args ...driver.Val
 	if err != nil {
 		return err
 	}
-	row := make([]driver.Value, len(rows.Columns()))
-	for {
-		if err = rows.Next(row); err != nil {
+	r := row{values: make([]driver.Value, len(rows.Columns()))}
+	for !r.bad {
+		if err = rows.Next(r.values); err != nil {
 			break
 		}
-		fn(row)
+		fn(&r)
+	}
+	if r.bad {
+		err = errType
 	}
 	if err == io.EOF {
 		err = nil
 	}
 	return errors.Join(err, rows.Close())
+}
+
+// busy says whether somebody else had the file.
+func busy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == lib.SQLITE_BUSY
 }
 
 // A stage says how far a transaction had come when SQLite answered.
@@ -109,8 +145,8 @@ const (
 // disk and the busy file come back; what a failed fsync left on disk is never
 // known, and asking again would be told a lie.
 func classify(err error, s stage) error {
-	if err == nil || errors.Is(err, ledger.ErrFull) {
-		return err
+	if err == nil || errors.Is(err, ledger.ErrFull) || errors.Is(err, ledger.ErrDamaged) {
+		return err // it is not SQLite's
 	}
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
@@ -118,7 +154,7 @@ func classify(err error, s stage) error {
 	}
 	kind := ledger.ErrUnavailable
 	switch code := e.Code(); {
-	case code&0xff == lib.SQLITE_FULL:
+	case code&0xff == lib.SQLITE_FULL, code == lib.SQLITE_IOERR_SHMSIZE && s == before:
 		kind = ledger.ErrFull
 	case code&0xff == lib.SQLITE_CORRUPT, code&0xff == lib.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w: %w", ledger.ErrFatal, ledger.ErrDamaged, err)

@@ -16,8 +16,8 @@ import (
 // refused: they would eat what was freed for those.
 type reserve struct {
 	path  string
-	size  int64 // that it should have; 0 is no reserve
-	short bool  // it was too short when last looked at, or the disk was full
+	size  int64 // that the file should have; 0 is no reserve
+	full  bool  // the last write found no room
 	tried time.Time
 }
 
@@ -34,14 +34,10 @@ func (s *Store) Reserve(bytes int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reserve.size = bytes
-	if err := s.reserve.fill(); err != nil {
-		if full(err) {
-			s.reserve.short = true // it is what the reserve is for
-			return nil
-		}
+	if err := s.reserve.fill(); err != nil && !full(err) {
 		return err
 	}
-	return nil
+	return nil // a reserve that is short is what a full disk looks like
 }
 
 // admit makes room for a batch that may have it, and refuses others while the
@@ -54,27 +50,23 @@ func (r *reserve) admit(b *ledger.Batch) error {
 	if err != nil {
 		return err
 	}
-	r.short = r.short || have < r.size
-	if !r.short {
+	switch {
+	case b.Reserve && r.full:
+		n := int64(piece)
+		for i := range b.Records {
+			n += 2 * int64(len(b.Records[i].Sealed))
+		}
+		return r.cut(have, n)
+	case b.Reserve || have >= r.size:
 		return nil
-	}
-	if b.Reserve {
-		return r.cut(have, b)
-	}
-	if have == r.size { // the disk was full, and perhaps is no more
-		return nil
-	}
-	if time.Since(r.tried) < refillWait {
+	case time.Since(r.tried) < refillWait:
 		return ledger.ErrFull
 	}
 	r.tried = time.Now()
-	if err := r.fill(); err != nil {
-		if full(err) {
-			return ledger.ErrFull
-		}
-		return err
+	if err = r.fill(); full(err) {
+		return ledger.ErrFull
 	}
-	return nil
+	return err
 }
 
 func (r *reserve) have() (int64, error) {
@@ -88,13 +80,9 @@ func (r *reserve) have() (int64, error) {
 	return info.Size(), nil
 }
 
-// cut frees a piece. The sync is for file systems that give freed blocks out
+// cut frees n bytes. The sync is for file systems that give freed blocks out
 // again only when it is durable that they are free.
-func (r *reserve) cut(have int64, b *ledger.Batch) error {
-	n := int64(piece)
-	for i := range b.Records {
-		n += 2 * int64(len(b.Records[i].Sealed))
-	}
+func (r *reserve) cut(have, n int64) error {
 	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -124,6 +112,5 @@ func (r *reserve) fill() (err error) {
 	if err != nil {
 		err = errors.Join(err, f.Truncate(min(have, r.size)))
 	}
-	r.short = err != nil
 	return errors.Join(err, f.Close())
 }

@@ -43,7 +43,7 @@ CREATE INDEX state_until ON state (until) WHERE until <> 0;
 // ours: a trigger is a program that somebody else wrote.
 func (c *conn) checkSchema() error {
 	var have []string
-	err := c.query("SELECT sql FROM sqlite_schema ORDER BY rowid", func(row []value) { have = append(have, fmt.Sprint(row[0])) })
+	err := c.query("SELECT sql FROM sqlite_schema ORDER BY rowid", func(r *row) { have = append(have, r.text(0)) })
 	if err != nil {
 		return classify(err, before)
 	}

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/ledger/durable"
@@ -26,6 +27,7 @@ const (
 	formatVersion = 1          // user_version, in the file's header
 	readers       = 4          // connections that read
 	walPages      = 1024       // of 8 KiB: when the log of writes is moved into the file
+	busyWait      = 10 * time.Second
 )
 
 // A Store is one file. It implements ledger.Store.
@@ -43,43 +45,60 @@ type Store struct {
 	closed  chan struct{}
 }
 
+var busyTimeout = fmt.Sprint("busy_timeout=", busyWait.Milliseconds())
+
 var errClosed = fmt.Errorf("%w: the file is closed", ledger.ErrUnavailable)
 
 var _ ledger.Store = (*Store)(nil)
 
 // Open opens the file at path, or makes it, readable by its owner only; a file
-// that others can read is refused. The directory must exist.
+// that others can read is refused. The directory must exist. If the disk is so
+// full that the file cannot even be opened, a piece of the reserve goes first.
 func Open(path string) (*Store, error) {
+	begin := time.Now()
 	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = private(abs)
 	}
-	if err := private(abs); err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
+	for err == nil {
+		s := &Store{read: make(chan *conn, readers), closed: make(chan struct{}), reserve: reserve{path: abs + "-reserve"}}
+		if err = s.open("file:" + (&url.URL{Path: abs}).EscapedPath()); err == nil {
+			return s, nil
+		}
+		err = errors.Join(err, s.Close())
+		switch have, _ := s.reserve.have(); {
+		case errors.Is(err, ledger.ErrFull) && have > 0:
+			err = s.reserve.cut(have, piece)
+		case busy(err) && time.Since(begin) < busyWait: // SQLite does not wait for the change to WAL mode
+			time.Sleep(5 * time.Millisecond)
+			err = nil
+		}
 	}
-	dsn := "file:" + (&url.URL{Path: abs}).EscapedPath()
-	s := &Store{read: make(chan *conn, readers), closed: make(chan struct{}), reserve: reserve{path: abs + "-reserve"}}
-	s.write, err = dial(dsn, "busy_timeout=10000", "page_size=8192", "journal_mode=WAL",
+	return nil, fmt.Errorf("opening %s: %w", path, err)
+}
+
+func (s *Store) open(dsn string) (err error) {
+	s.write, err = dial(dsn, busyTimeout, "page_size=8192", "journal_mode=WAL",
 		"synchronous=FULL", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0",
 		"secure_delete=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-65536")
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, classify(err, before))
+		return classify(err, before)
 	}
-	if err = s.migrate(); err == nil {
-		err = s.checkpoint(true) // of what a crash has left
+	if err := s.migrate(); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), s.Close())
+	if err := s.checkpoint(true); err != nil { // of what a crash has left
+		return err
 	}
 	for range readers {
-		c, err := dial(dsn, "busy_timeout=10000", "query_only=ON", "trusted_schema=OFF", "cache_size=-16384")
+		c, err := dial(dsn, busyTimeout, "query_only=ON", "trusted_schema=OFF", "cache_size=-16384")
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("opening %s: %w", path, classify(err, before)), s.Close())
+			return classify(err, before)
 		}
 		s.read <- c
 		s.dialled++
 	}
-	return s, nil
+	return nil
 }
 
 // private makes the file at path, if need be. SQLite gives its other files the
@@ -109,7 +128,7 @@ func (s *Store) migrate() error {
 			"PRAGMA user_version": &version, "PRAGMA application_id": &app,
 			"SELECT count(*) FROM sqlite_schema": &tables,
 		} {
-			if err := s.write.query(sql, func(row []value) { *v = row[0].(int64) }); err != nil {
+			if err := s.write.query(sql, func(r *row) { *v = r.int(0) }); err != nil {
 				return nil, classify(err, before)
 			}
 		}
@@ -137,7 +156,10 @@ func (s *Store) Close() error {
 	for range s.dialled {
 		errs = append(errs, (<-s.read).close())
 	}
-	return errors.Join(append(errs, s.write.close())...) // last: it empties the log of writes
+	if s.write != nil {
+		errs = append(errs, s.write.close()) // last: it empties the log of writes
+	}
+	return errors.Join(errs...)
 }
 
 // View implements ledger.Store.
@@ -197,9 +219,10 @@ func (s *Store) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch,
 	}
 	stage := before
 	if b != nil {
-		if err = s.reserve.admit(b); err == nil {
-			err = s.insert(b)
+		if err := s.reserve.admit(b); err != nil {
+			return classify(err, before)
 		}
+		err = s.insert(b)
 	}
 
 	// 3. Durable, or not at all.
@@ -207,8 +230,9 @@ func (s *Store) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch,
 		stage = during
 		err = s.write.exec("COMMIT")
 	}
-	if err = classify(err, stage); err != nil {
-		s.reserve.short = s.reserve.short || errors.Is(err, ledger.ErrFull)
+	err = classify(err, stage)
+	s.reserve.full = errors.Is(err, ledger.ErrFull)
+	if err != nil {
 		return err
 	}
 	open = false
@@ -245,8 +269,8 @@ func (s *Store) checkpoint(truncate bool) error {
 		mode = "TRUNCATE"
 	}
 	s.owed = truncate
-	err := s.write.query("PRAGMA wal_checkpoint("+mode+")", func(row []value) {
-		s.owed = truncate && row[0] != int64(0) // somebody reads what is to be truncated
+	err := s.write.query("PRAGMA wal_checkpoint("+mode+")", func(r *row) {
+		s.owed = truncate && r.int(0) != 0 // somebody reads what is to be truncated
 	})
 	s.wal = 0
 	if err = classify(err, during); errors.Is(err, ledger.ErrFatal) {
@@ -260,7 +284,7 @@ func (s *Store) checkpoint(truncate bool) error {
 func (s *Store) Check(ctx context.Context) error {
 	return s.reading(ctx, func(c *conn) error {
 		var found []string
-		err := c.query("PRAGMA integrity_check(4)", func(row []value) { found = append(found, fmt.Sprint(row[0])) })
+		err := c.query("PRAGMA integrity_check(4)", func(r *row) { found = append(found, r.text(0)) })
 		if err = classify(err, before); err == nil && !slices.Equal(found, []string{"ok"}) {
 			err = fmt.Errorf("%w: SQLite finds %q", ledger.ErrDamaged, found)
 		}

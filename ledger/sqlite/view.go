@@ -21,8 +21,8 @@ const selectBatch = "SELECT first, last, hashes, note FROM batch "
 // Batch implements ledger.View.
 func (v view) Batch(_ context.Context, index int64) (*ledger.Batch, error) {
 	var b *ledger.Batch
-	scan := func(row []value) {
-		b = &ledger.Batch{First: row[0].(int64), Last: row[1].(int64), Hashes: blob(row[2]), Note: blob(row[3])}
+	scan := func(r *row) {
+		b = &ledger.Batch{First: r.int(0), Last: r.int(1), Hashes: r.blob(2), Note: r.blob(3)}
 	}
 	var err error
 	if index < 0 {
@@ -37,8 +37,8 @@ func (v view) Batch(_ context.Context, index int64) (*ledger.Batch, error) {
 func (v view) Rows(_ context.Context, keys ...[2]string) ([]ledger.Row, error) {
 	var out []ledger.Row
 	for _, k := range keys {
-		err := v.c.query("SELECT at, until, sealed FROM state WHERE kind = ? AND key = ?", func(row []value) {
-			out = append(out, ledger.Row{Kind: k[0], Key: k[1], At: row[0].(int64), Until: row[1].(int64), Value: blob(row[2])})
+		err := v.c.query("SELECT at, until, sealed FROM state WHERE kind = ? AND key = ?", func(r *row) {
+			out = append(out, ledger.Row{Kind: k[0], Key: k[1], At: r.int(0), Until: r.int(1), Value: r.blob(2)})
 		}, k[0], k[1])
 		if err != nil {
 			return nil, classify(err, before)
@@ -50,10 +50,10 @@ func (v view) Rows(_ context.Context, keys ...[2]string) ([]ledger.Row, error) {
 // Scan implements ledger.View.
 func (v view) Scan(_ context.Context, kind, from string, limit int) ([]ledger.Row, error) {
 	var out []ledger.Row
-	scan := func(row []value) {
+	scan := func(r *row) {
 		out = append(out, ledger.Row{
-			Kind: row[0].(string), Key: row[1].(string),
-			At: row[2].(int64), Until: row[3].(int64), Value: blob(row[4]),
+			Kind: r.text(0), Key: r.text(1),
+			At: r.int(2), Until: r.int(3), Value: r.blob(4),
 		})
 	}
 	if limit <= 0 {
@@ -90,12 +90,12 @@ func (v view) records(f ledger.Filter) (out []ledger.Record, err error) {
 			return
 		}
 		sql, args := statement(f, where, args)
-		err = v.c.query(sql, func(row []value) {
+		err = v.c.query(sql, func(r *row) {
 			out = append(out, ledger.Record{
-				Index: row[0].(int64), LeafBytes: blob(row[5]), Wrapped: key(blob(row[6])), Sealed: blob(row[7]),
+				Index: r.int(0), LeafBytes: r.blob(5), Wrapped: key(r.blob(6)), Sealed: r.blob(7),
 				Leaf: &ledger.Leaf{
-					Call: writ.CallID(row[1].(string)), Task: writ.TaskID(row[2].(string)),
-					Type: row[3].(string), Time: row[4].(int64),
+					Call: writ.CallID(r.text(1)), Task: writ.TaskID(r.text(2)),
+					Type: r.text(3), Time: r.int(4),
 				},
 			})
 		}, args...)
@@ -162,10 +162,5 @@ func key(b []byte) []byte {
 	if len(bytes.Trim(b, "\x00")) == 0 {
 		return nil
 	}
-	return b
-}
-
-func blob(v value) []byte {
-	b, _ := v.([]byte)
 	return b
 }
