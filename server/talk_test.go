@@ -157,7 +157,7 @@ func play(_ context.Context, _ *broker.Lease, o upstream.Order) (*upstream.Answe
 	}
 	switch o.Action.Kind {
 	case writ.KindResource:
-		return &upstream.Answer{Body: fmt.Appendf(nil, `{"contents":[{"uri":%q,"text":"A"}],"ttlMs":31536000000,"cacheScope":"public"}`, o.Action.Name)}, nil
+		return &upstream.Answer{Body: fmt.Appendf(nil, `{"contents":[%s],"ttlMs":31536000000,"cacheScope":"public"}`, strings.Replace(string(o.Action.Arguments), "}", `,"text":"A"}`, 1))}, nil
 	case writ.KindPrompt:
 		return &upstream.Answer{Body: fmt.Appendf(nil, `{"messages":[],"description":%q}`, o.Action.Arguments)}, nil
 	}
