@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/broker/postgres"
+	"github.com/writgate/writ/registry"
+	"github.com/writgate/writ/upstream"
+	"go.yaml.in/yaml/v4"
+)
+
+// A config is writ.yaml. Every key may be left out; one that is not listed
+// here is an error. There is no key that turns a step of the gate off.
+type config struct {
+	// Environment is "development", where the built-in trust domain issues
+	// identities to this machine's agents, or any other name, such as
+	// "production", where it is refused.
+	Environment string `yaml:"environment"`
+
+	// Listen is where agents come in: a TCP address. Loopback by default.
+	Listen string `yaml:"listen"`
+
+	// URL is how agents reach the gateway; https://localhost and the port of
+	// Listen if it is empty.
+	URL string `yaml:"url"`
+
+	// Certificate and Key are PEM files to serve URL with. In development
+	// they may be left out.
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+
+	// Issuer is where tokens come from: the token endpoint, its metadata, and
+	// the page that says how an approval stands.
+	Issuer issuerConfig `yaml:"issuer"`
+
+	// Trust names the SPIFFE trust domains whose X.509-SVIDs are accepted,
+	// each with a file that holds its bundle (SPIFFE trust bundle document).
+	Trust map[string]string `yaml:"trust"`
+
+	Registry  registry.Config    `yaml:"registry"`
+	Upstreams []upstream.Config  `yaml:"upstreams"`
+	Backends  map[string]backend `yaml:"backends"`
+	Ledger    ledgerConfig       `yaml:"ledger"`
+}
+
+// An issuerConfig says where tokens are issued.
+type issuerConfig struct {
+	Listen string `yaml:"listen"` // 127.0.0.1 and the second port after that of the gateway, if it is empty
+	URL    string `yaml:"url"`
+}
+
+// A ledgerConfig says how the log is kept.
+type ledgerConfig struct {
+	Origin    string    `yaml:"origin"`    // the log's name, a URL without a scheme; it never changes
+	Gateway   string    `yaml:"gateway"`   // this gateway's name in its records
+	Anchor    string    `yaml:"anchor"`    // a file on another volume, that remembers how long the log was
+	Witnesses []witness `yaml:"witnesses"` // who cosigns the log's checkpoints
+}
+
+// A witness is somebody else who watches the log.
+type witness struct {
+	Key string `yaml:"key"` // its verifier key (c2sp.org/tlog-cosignature)
+	URL string `yaml:"url"`
+}
+
+// A backend makes credentials. Exactly one of OAuth, Postgres and Static is
+// set, and exactly one of Header, Env and Argument says where the tool gets
+// them.
+type backend struct {
+	Header   string           `yaml:"header"`
+	Scheme   string           `yaml:"scheme"`
+	Env      string           `yaml:"env"`
+	Argument bool             `yaml:"argument"`
+	Share    bool             `yaml:"share"` // read-only tools of one task may share a credential
+	Postgres *postgres.Config `yaml:"postgres"`
+}
+
+func (b *backend) placement() broker.Placement {
+	return broker.Placement{Header: b.Header, Scheme: b.Scheme, Env: b.Env, Argument: b.Argument}
+}
+
+const development = "development"
+
+// readConfig reads a file strictly. A file that is not there is an empty one.
+func readConfig(name string) (*config, error) {
+	c := new(config)
+	text, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if err := yaml.Load(text, c, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := c.complete(filepath.Dir(name)); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+var backendName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+
+// complete fills in what was left out, and refuses what cannot be meant.
+func (c *config) complete(dir string) error {
+	if c.Environment == "" {
+		c.Environment = development
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:7442"
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if c.URL == "" {
+		if c.Environment != development {
+			return errors.New("url: outside development agents need to know where to come")
+		}
+		c.URL = "https://localhost:" + port
+	}
+	if c.Issuer.Listen == "" {
+		n, err := strconv.ParseUint(port, 10, 15)
+		if err != nil {
+			return fmt.Errorf("listen: %q is no port; say where the issuer listens", port)
+		}
+		c.Issuer.Listen = net.JoinHostPort("127.0.0.1", strconv.FormatUint(n+2, 10))
+	}
+	if c.Issuer.URL == "" {
+		if c.Environment != development {
+			return errors.New("issuer: outside development agents need to know its url")
+		}
+		_, port, _ := net.SplitHostPort(c.Issuer.Listen)
+		c.Issuer.URL = "https://localhost:" + port
+	}
+	for _, s := range []string{c.URL, c.Issuer.URL} {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("url: %q is not an https URL", s)
+		}
+	}
+	if (c.Certificate == "") != (c.Key == "") {
+		return errors.New("certificate and key go together")
+	}
+	ip := net.ParseIP(host)
+	if c.Environment == development && c.Certificate == "" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("listen: in development without a certificate only loopback is served, not %q", host)
+	}
+	if c.Environment != development && (c.Certificate == "" || len(c.Trust) == 0) {
+		return fmt.Errorf("environment %q needs a certificate and a trust domain: the development ones are refused", c.Environment)
+	}
+	if c.Ledger.Origin == "" {
+		c.Ledger.Origin = "writ.localhost/" + c.Environment
+	}
+	if c.Ledger.Gateway == "" {
+		c.Ledger.Gateway = "gateway"
+	}
+	if c.Ledger.Anchor == "" {
+		c.Ledger.Anchor = filepath.Join(dir, "anchor")
+	}
+	for name := range c.Backends {
+		if !backendName.MatchString(name) {
+			return fmt.Errorf("backends: %q is no name: a to z, 0 to 9 and hyphens, at most 32", name)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if u.Continuations && !slices.Contains(c.Registry.Continuations, u.Name) {
+			c.Registry.Continuations = append(c.Registry.Continuations, u.Name)
+		}
+	}
+	return nil
+}
+
+// resource is the audience of access tokens: the MCP endpoint.
+func (c *config) resource() string { return strings.TrimSuffix(c.URL, "/") + "/mcp" }
+
+// hosts are the values of the Host header that are served besides the URL's.
+func (c *config) hosts() []string {
+	if c.Environment != development {
+		return nil
+	}
+	_, port, _ := strings.Cut(strings.TrimPrefix(c.URL, "https://"), ":")
+	return []string{"127.0.0.1:" + port, "localhost:" + port}
+}
