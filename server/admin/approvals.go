@@ -21,19 +21,25 @@ func (s *Server) listApprovals(ctx context.Context, _ asker, _ struct{}) (*api.P
 	}
 	page := &api.Page[api.Approval]{Items: []api.Approval{}}
 	for _, r := range waiting {
-		page.Items = append(page.Items, *approvalOf(r))
+		page.Items = append(page.Items, *approvalOf(r, false))
 	}
 	return page, nil
 }
 
-func approvalOf(r *approval.Request) *api.Approval {
+// approvalOf writes a request for people. What they said in their own words
+// is content.
+func approvalOf(r *approval.Request, content bool) *api.Approval {
 	q := &r.Query
 	out := &api.Approval{
 		ID: r.ID, Call: r.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Owner: q.Agent.Owner, User: cmp.Or(q.Caller.User, q.Task.User),
 		Tool: q.Tool.Name, Tier: q.Tool.Tier, Requires: r.Requires, State: r.State, Asked: api.Time(r.Asked), Expires: api.Time(r.Expires),
 	}
 	for _, a := range r.Answers {
-		out.Answers = append(out.Answers, api.Answer{By: a.By, Time: api.Time(a.At), Yes: a.Yes, Reason: a.Reason})
+		said := api.Answer{By: a.By, Time: api.Time(a.At), Yes: a.Yes}
+		if content {
+			said.Reason = a.Reason
+		}
+		out.Answers = append(out.Answers, said)
 	}
 	return out
 }
@@ -48,7 +54,7 @@ func (s *Server) getApproval(ctx context.Context, _ asker, q approvalPath) (*api
 	if err != nil {
 		return nil, err
 	}
-	return approvalOf(r), nil
+	return approvalOf(r, false), nil
 }
 
 // showApproval gives a request with what it is about: the very bytes that an
@@ -62,7 +68,7 @@ func (s *Server) showApproval(ctx context.Context, a asker, q approvalPath) (*ap
 	if err := s.recordReading(ctx, a, string(r.ID), ledger.Leaf{Call: r.Call, Task: r.Query.Task.ID, Approval: r.ID}); err != nil {
 		return nil, err
 	}
-	out := approvalOf(r)
+	out := approvalOf(r, true)
 	action, err := json.Marshal(&r.Query.Action)
 	if err != nil {
 		return nil, err
@@ -119,12 +125,12 @@ func (s *Server) answer(ctx context.Context, q answerRequest, said approval.Answ
 	}
 	r, err := s.Gate.Approvals.Answer(ctx, q.Approval, q.Shown, said, reads...)
 	if err == nil {
-		return approvalOf(r), nil
+		return approvalOf(r, false), nil
 	}
 	p := problemOf(err)
 	if p.Status == http.StatusConflict {
 		if r, err := s.Gate.Approvals.Get(ctx, q.Approval); err == nil {
-			p.Approval = approvalOf(r)
+			p.Approval = approvalOf(r, false)
 		}
 	}
 	return nil, p

@@ -39,11 +39,11 @@ func (s *Server) getPolicy(ctx context.Context, _ asker, _ struct{}) (*api.Polic
 		return out, nil
 	}
 	out.Offered = offered.Digest()
-	now := map[string]string{}
+	out.Drafts = map[string]string{}
 	for _, f := range offered.Files() {
-		now[f.Name] = string(f.Text)
+		out.Drafts[f.Name] = string(f.Text)
 	}
-	out.Changes = changes(out.Files, now)
+	out.Changes = changes(out.Files, out.Drafts)
 	return out, nil
 }
 

@@ -206,7 +206,7 @@ type Answer struct {
 	By     writ.UserID `json:"by"`
 	Time   Time        `json:"time"`
 	Yes    bool        `json:"yes"`
-	Reason string      `json:"reason,omitempty"`
+	Reason string      `json:"reason,omitempty"` // when the content is asked for
 }
 
 // A Shown is what an approver sees. Action is the very text whose digest the
@@ -250,6 +250,7 @@ type Policy struct {
 	Bundle   writ.Digest       `json:"bundle,omitempty"`   // in force; empty is none, which denies everything
 	Files    map[string]string `json:"files"`              // of the bundle: texts by name, the generated schema among them
 	Offered  writ.Digest       `json:"offered,omitempty"`  // what the files on disk would make, with the tools as reviewed
+	Drafts   map[string]string `json:"drafts,omitempty"`   // the files of that
 	Changes  []string          `json:"changes,omitempty"`  // files that differ: "+ new", "- gone", "~ changed"
 	Problems []string          `json:"problems,omitempty"` // why the files on disk cannot come into force
 }
