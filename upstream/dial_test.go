@@ -128,6 +128,23 @@ func TestH65Loopback(t *testing.T) {
 	}
 }
 
+// TestPlainNeedsAName: without TLS not even a public address is dialed, unless
+// the operator named it.
+func TestPlainNeedsAName(t *testing.T) {
+	t.Parallel()
+	client, err := upstream.Client("http://tools.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Get("http://1.1.1.1:9/")
+	if err == nil {
+		resp.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "without TLS") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestH65Rebinding resolves a name that is public when asked first, and
 // private ever after. What counts is the address of the connection.
 func TestH65Rebinding(t *testing.T) {

@@ -187,11 +187,14 @@ func TestLegacySessions(t *testing.T) {
 func TestLegacyCredential(t *testing.T) {
 	t.Parallel()
 	o := newOld(t, answer("x"))
-	w := newWorld(t, o.config())
+	config := o.config()
+	config.Capability = true
+	w := newWorld(t, config)
 	a := w.tool("up", "tool", `{}`)
 	task := newTask()
+	present := func(string, string) (http.Header, error) { return http.Header{"Writ-Capability": {"cap"}}, nil }
 	for range 2 {
-		if _, err := w.callAs(t.Context(), "header", upstream.Order{Task: task, Action: a}); err != nil {
+		if _, err := w.callAs(t.Context(), "header", upstream.Order{Task: task, Action: a, Present: present}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -204,6 +207,9 @@ func TestLegacyCredential(t *testing.T) {
 		own := strings.HasPrefix(o.log[i], "s2 ") || strings.HasPrefix(o.log[i], "s3 ")
 		if (h.Get("Authorization") != "") != own && o.log[i] != "initialize" {
 			t.Errorf("%s has credential %q", o.log[i], h.Get("Authorization"))
+		}
+		if call := strings.HasSuffix(o.log[i], "tools/call"); (h.Get("Writ-Capability") != "") != call {
+			t.Errorf("%s shows capability %q", o.log[i], h.Get("Writ-Capability"))
 		}
 	}
 }
@@ -488,10 +494,11 @@ func TestWatching(t *testing.T) {
 		events(w)(event(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`))
 		<-r.Context().Done()
 	})
-	modern.watched = true
-	m, l := modern.config(), legacy.config()
-	m.Name, l.Name = "modern", "legacy"
-	w := newWorld(t, m, l)
+	brittle := newFake(t, func(w http.ResponseWriter, r *http.Request, m *mcp.Message) { events(w)(":\n\n") })
+	modern.watched, brittle.watched = true, true
+	m, l, b := modern.config(), legacy.config(), brittle.config()
+	m.Name, l.Name, b.Name = "modern", "legacy", "brittle" // whose stream breaks: it may have changed
+	w := newWorld(t, m, l, b)
 	got := map[string]int{}
 	timeout := time.After(2500 * time.Millisecond)
 	for done := false; !done; {
@@ -502,7 +509,7 @@ func TestWatching(t *testing.T) {
 			done = true
 		}
 	}
-	if got["modern"] != 1 || got["legacy"] != 1 {
+	if got["modern"] != 1 || got["legacy"] != 1 || got["brittle"] != 1 {
 		t.Errorf("told %v, want once of each", got)
 	}
 }

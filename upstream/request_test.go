@@ -243,6 +243,34 @@ func TestDefinitionIsPinnedWhole(t *testing.T) {
 	}
 }
 
+// TestVersionRefused: an upstream that does not speak our version any more did
+// nothing, and is asked what it speaks.
+func TestVersionRefused(t *testing.T) {
+	t.Parallel()
+	var refusals atomic.Int64
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, m *mcp.Message) {
+		if refusals.Add(-1) >= 0 {
+			e := mcp.UnsupportedVersion(mcp.Modern, mcp.Modern)
+			e.ID = m.ID
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			w.Write(e.Response())
+			return
+		}
+		reply(w, m.ID, ok("x"))
+	})
+	w := newWorld(t, f.config())
+	a := w.tool("up", "tool", `{}`)
+	refusals.Store(1)
+	if got, err := w.call(t.Context(), a); err != nil || got.Err != nil || len(f.calls()) != 2 {
+		t.Errorf("once: %+v, %v, %d calls", got, err, len(f.calls()))
+	}
+	refusals.Store(9)
+	if got, err := w.call(t.Context(), a); err != nil || got.Err == nil || len(f.calls()) != 4 {
+		t.Errorf("always: %+v, %v, %d calls", got, err, len(f.calls()))
+	}
+}
+
 // TestEraIsRememberedAndDoubted counts how often an upstream is asked what it
 // speaks.
 func TestEraIsRememberedAndDoubted(t *testing.T) {

@@ -52,12 +52,6 @@ func serveStdio(kind string, args []string) {
 		for range 100 {
 			fmt.Fprint(os.Stderr, strings.Repeat("noise ", 1000))
 		}
-	case "flood":
-		go func() {
-			for {
-				fmt.Fprint(os.Stderr, strings.Repeat("noise ", 10_000))
-			}
-		}()
 	}
 	in := bufio.NewReader(os.Stdin)
 	var asking string    // the call that waits for answers
@@ -130,6 +124,13 @@ func callStdio(kind string, args []string, m *mcp.Message, say func(string)) {
 		for {
 			fmt.Print(strings.Repeat("x", 1<<16))
 		}
+	case "flood":
+		for {
+			fmt.Fprint(os.Stderr, strings.Repeat("noise ", 10_000))
+		}
+	case "garbled":
+		say(`{"a":1,"a":2}`)
+		return
 	case "strays":
 		for {
 			fmt.Println(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`)
@@ -186,7 +187,11 @@ func TestProcessOfATask(t *testing.T) {
 	one, two := newTask(), newTask()
 	pid := func(task writ.TaskID) int {
 		got, err := w.callAs(t.Context(), "", upstream.Order{Task: task, Action: a})
-		return selfOf(t, got, err).Pid
+		s := selfOf(t, got, err)
+		if len(s.Env) != 0 {
+			t.Errorf("it inherits %q", s.Env)
+		}
+		return s.Pid
 	}
 	first, again, other := pid(one), pid(one), pid(two)
 	if first != again || first == other {
@@ -308,14 +313,15 @@ func TestH68Chaos(t *testing.T) {
 		{"chatty", `{}`, true, false},
 		{"touchy", `{}`, true, false},
 		{"crash", `{}`, false, false},
+		{"flood", `{}`, false, false},
+		{"garbled", `{}`, false, false},
 		{"hang", `{}`, false, false},
 		{"endless", `{}`, false, true},
 		{"strays", `{}`, false, true},
-		{"deaf", `{"a":"` + strings.Repeat("x", 900<<10) + `"}`, false, false},
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			config := overStdio(t, c.kind)
-			if c.kind == "hang" || c.kind == "deaf" {
+			if c.kind == "hang" {
 				config.Timeout = 1500 * time.Millisecond
 			}
 			w := newWorld(t, config)
@@ -336,6 +342,29 @@ func TestH68Chaos(t *testing.T) {
 	}
 }
 
+// TestH68Deaf: a process that stops reading blocks nobody beyond his time, and
+// is ended when it has half a message.
+func TestH68Deaf(t *testing.T) {
+	t.Parallel()
+	config := overStdio(t, "deaf")
+	config.Timeout = 500 * time.Millisecond
+	w := newWorld(t, config)
+	a := w.tool("up", "tool", `{}`)
+	big := *a
+	big.Arguments = writ.JSON(`{"a":"` + strings.Repeat("x", 900<<10) + `"}`)
+	task := newTask()
+	for i, c := range []struct {
+		action *writ.Action
+		why    string
+	}{{a, "time"}, {&big, "does not read"}, {a, "time"}} { // the last is another process
+		began := time.Now()
+		_, err := w.callAs(t.Context(), "", upstream.Order{Task: task, Action: c.action})
+		if err == nil || errors.Is(err, upstream.ErrNotSent) || !strings.Contains(err.Error(), c.why) || time.Since(began) > 5*time.Second {
+			t.Errorf("call %d: %v after %v", i, err, time.Since(began))
+		}
+	}
+}
+
 // TestH68DoesNotStart: nothing was sent to what does not start.
 func TestH68DoesNotStart(t *testing.T) {
 	t.Parallel()
@@ -343,7 +372,6 @@ func TestH68DoesNotStart(t *testing.T) {
 	a := w.tool("up", "tool", `{}`)
 	for name, change := range map[string]func(c *upstream.Config){
 		"mute":       func(c *upstream.Config) { c.Command[2] = "mute" },
-		"flood":      func(c *upstream.Config) { c.Command[2] = "flood" },
 		"no file":    func(c *upstream.Config) { c.Command = []string{"/no/such/file"} },
 		"not a tool": func(c *upstream.Config) { c.Command = []string{"/bin/true"} },
 		"silent":     func(c *upstream.Config) { c.Command = []string{"/bin/sleep", "60"} },
@@ -354,7 +382,7 @@ func TestH68DoesNotStart(t *testing.T) {
 		config.Timeout = 700 * time.Millisecond
 		change(&config)
 		w := newWorld(t, config)
-		if _, err := w.call(t.Context(), a); !errors.Is(err, upstream.ErrNotSent) && name != "flood" {
+		if _, err := w.call(t.Context(), a); !errors.Is(err, upstream.ErrNotSent) {
 			t.Errorf("%s: %v", name, err)
 		}
 		w.Close()
