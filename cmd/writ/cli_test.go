@@ -8,12 +8,16 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/alecthomas/kong"
+	"github.com/writgate/writ/server/admin/api"
 )
 
 var update = flag.Bool("update", false, "write docs/cli.md and the scripts' expected output")
@@ -165,4 +169,61 @@ func FuzzVisible(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDiff(t *testing.T) {
+	a := strings.Split("1 2 3 4 5 6 7 8 9", " ")
+	for b, want := range map[string]string{
+		"1 2 3 4 5 6 7 8 9":   "…",
+		"1 2 3 4 x 6 7 8 9":   "…,  2,  3,  4,- 5,+ x,  6,  7,  8,…",
+		"0 1 2 3 4 5 6 7 8 9": "+ 0,  1,  2,  3,…",
+		"1 2 3 4 5 6 7 8":     "…,  6,  7,  8,- 9",
+		"9":                   "- 1,- 2,- 3,- 4,- 5,- 6,- 7,- 8,  9",
+	} {
+		if got := strings.Join(diff(a, strings.Split(b, " ")), ","); got != want {
+			t.Errorf("diff to %q is %q, want %q", b, got, want)
+		}
+	}
+	long := strings.Split(strings.Repeat("x\n", 5000), "\n")
+	if got := diff(long, long); len(got) != 2*len(long) {
+		t.Errorf("texts too long to compare give %d lines", len(got))
+	}
+}
+
+// TestWhoeverAnswersIsNotBelieved: an agent that runs as the operator can put
+// a socket of its own in the gateway's place. What it shows and what it wants
+// signed are then not the same, and nothing is signed.
+func TestWhoeverAnswersIsNotBelieved(t *testing.T) {
+	dir := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := `"sha256:` + strings.Repeat("0", 64) + `"`
+	answers := map[string]string{
+		"POST /api/v1/approvals/appr_x/show": `{"approval":"appr_x","state":"pending","shown":{"digest":` + digest + `,"action":{"kind":"tool","arguments":"{}"}}}`,
+		"POST /api/v1/approvals/appr_y/show": `{"approval":"appr_y","state":"pending"}`,
+		"GET /api/v1/tools":                  `{"items":[{"tool":"a.b","definition":` + digest + `,"quarantine":"changed"}]}`,
+		"GET /api/v1/tools/a.b":              `{"tool":"a.b","definition":` + digest + `,"quarantine":"changed","offered":{"name":"b"}}`,
+		"GET /api/v1/policy":                 `{"files":{},"offered":` + digest + `,"drafts":{}}`,
+	}
+	var signed []string
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.Header.Get(api.ProofHeader); p != "" {
+			signed = append(signed, p)
+		}
+		fmt.Fprint(w, answers[r.Method+" "+r.URL.Path])
+	})}
+	go srv.Serve(ln)
+	defer srv.Close()
+	for _, args := range []string{"approvals approve appr_x", "approvals show appr_x", "approvals approve appr_y", "tools review", "policy apply"} {
+		var out, errs bytes.Buffer
+		code := dispatch(t.Context(), append([]string{"--socket", ln.Addr().String(), "--operator-key", filepath.Join(dir, "none")}, strings.Fields(args)...), strings.NewReader(""), &out, &errs)
+		if code != exitNo || strings.Contains(errs.String(), "operator init") {
+			t.Errorf("%s exits with %d: %s", args, code, errs.String())
+		}
+	}
+	if len(signed) != 0 {
+		t.Errorf("signed: %v", signed)
+	}
 }

@@ -230,15 +230,3 @@ func (s *session) passphrase(prompt string) (string, error) {
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }
-
-// readPrivate refuses a file that others may read.
-func readPrivate(name string) ([]byte, error) {
-	is, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if mode := is.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o: only its owner may have access; chmod 600 it, and think of who read it", name, mode)
-	}
-	return os.ReadFile(name)
-}

@@ -45,6 +45,7 @@ type cli struct {
 
 // gatewayCmds are about the gateway itself.
 type gatewayCmds struct {
+	Up     upCmd     `cmd:"" group:"gateway" help:"Start the gateway."`
 	Status statusCmd `cmd:"" group:"gateway" help:"Say how the gateway and its log are."`
 	Doctor doctorCmd `cmd:"" group:"gateway" help:"Say how everything is: the configuration as understood, the log, and what waits for somebody."`
 	Halt   haltCmd   `cmd:"" group:"gateway" help:"Stop every call until it is lifted."`
@@ -53,6 +54,7 @@ type gatewayCmds struct {
 
 // workCmds are about what agents do.
 type workCmds struct {
+	Run   runCmd `cmd:"" group:"work" help:"Start an agent whose tool calls go through the gateway."`
 	Calls struct {
 		Ls      callsLsCmd      `cmd:"" help:"List calls, newest first."`
 		Tail    callsTailCmd    `cmd:"" help:"Print what happens, as it happens."`

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
+	"strings"
 
 	"github.com/writgate/writ"
 )
@@ -17,7 +20,7 @@ type operatorInitCmd struct {
 func (operatorInitCmd) Help() string {
 	return `The key signs what adds authority: approvals, reviews, policies, the end of a halt. It is sealed under a passphrase, so that an agent that runs as you cannot use it. WRIT_PASSPHRASE_FILE can name a file that holds the passphrase, where nobody can be asked for it.
 
-The gateway knows you by the key's thumbprint. Put the lines that this prints into its writ.yaml.`
+The gateway knows you by the key's thumbprint. Where its data directory has no writ.yaml yet, this makes one that lists you; otherwise put the lines that it prints there.`
 }
 
 // Run makes the key, unless there is one.
@@ -40,7 +43,32 @@ func (c operatorInitCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	if err := s.register(writ.UserID(c.User), thumbprint); err != nil {
+		return err
+	}
 	return s.printOperator(writ.UserID(c.User), thumbprint)
+}
+
+// register begins a writ.yaml with its first operator. One that is there is
+// left as it is: who is in it is for those who are.
+func (s *session) register(who writ.UserID, thumbprint writ.Thumbprint) error {
+	if err := privateDir(s.Dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(s.Dir, "writ.yaml"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(operatorLines(who, thumbprint))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// operatorLines are what a writ.yaml says of an operator.
+func operatorLines(who writ.UserID, thumbprint writ.Thumbprint) string {
+	return fmt.Sprintf("registry:\n  operators:\n    - user: %q\n      key: %s\n", who, thumbprint)
 }
 
 const leastPassphrase = 10 // characters
@@ -80,7 +108,9 @@ func (s *session) printOperator(who writ.UserID, thumbprint writ.Thumbprint) err
 	if s.wantsJSON() {
 		return s.json(map[string]string{"user": string(who), "key": string(thumbprint), "file": s.OperatorKey})
 	}
-	fprintf(s.errs, "%s\n\nfor the gateway's writ.yaml:\n\n", s.OperatorKey)
-	s.printf("registry:\n  operators:\n    - user: %s\n      key: %s\n", who, thumbprint)
+	fprintf(s.errs, "%s\n\nin the gateway's writ.yaml:\n\n", s.OperatorKey)
+	for line := range strings.Lines(operatorLines(who, thumbprint)) {
+		s.printf("%s\n", strings.TrimSuffix(line, "\n"))
+	}
 	return nil
 }

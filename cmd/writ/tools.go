@@ -71,6 +71,15 @@ func (s *session) tool(name writ.ToolName) (*api.Tool, error) {
 	return t, err
 }
 
+// checkTool makes the digest of a definition itself: what is signed is what
+// is shown, whoever answers at the socket.
+func checkTool(t *api.Tool) error {
+	if digest := writ.Hash("definition", t.Offered); digest != t.Definition {
+		return refuse("the gateway shows a definition of %s with digest %s and calls it %s", t.Name, digest, t.Definition)
+	}
+	return nil
+}
+
 func (s *session) printTool(t *api.Tool) error {
 	state := "can be called"
 	if t.Quarantine != "" {
@@ -118,7 +127,7 @@ func (c toolsReviewCmd) Run(s *session) error {
 	}
 	reviews := map[writ.ToolName]registry.Review{}
 	for _, t := range tools {
-		if err := c.hold(t); err != nil {
+		if err := errors.Join(checkTool(t), c.hold(t)); err != nil {
 			return err
 		}
 		if !s.wantsJSON() {
