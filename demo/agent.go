@@ -74,11 +74,20 @@ func (a *Agent) Tools(ctx context.Context) ([]string, error) {
 
 // A Step is one call of the agent's script.
 type Step struct {
-	Say  string        // what is about to be seen
-	Tool writ.ToolName // "upstream.name"
-	Args writ.JSON
-	Want Ending
-	Code writ.Code // why not, if it is refused
+	Say  string        `json:"-"`    // what is about to be seen
+	Tool writ.ToolName `json:"tool"` // "upstream.name"
+	Args writ.JSON     `json:"args"` // a text, as it is sent
+	Want Ending        `json:"-"`
+	Why  Why           `json:"-"` // it is refused; zero if it is not
+}
+
+// A Why says why a call is refused, and what would have let it through.
+type Why struct {
+	Code     writ.Code
+	Policy   string        // that forbids it; empty: the task itself reaches no further
+	Argument string        // JSON Pointer, of what is at fault; empty: nothing in particular
+	From     writ.ToolName // whose result that argument was found in; empty: it does not matter
+	Permits  string        // the smallest change that would have permitted it; empty: there is none to tell
 }
 
 // An Ending says how a step ends. The zero Ending is refused.
@@ -96,12 +105,12 @@ func (e Ending) String() string {
 
 // Seen is what the agent saw of one step.
 type Seen struct {
-	Text     string    // what the tool, or the gateway, told the model
-	Result   writ.JSON // the structured result; empty if there is none
-	Error    bool      // the tool, or the gateway, says that it did not work
-	Decision writ.JSON // the gateway's block about its decision; empty if there is none
-	Receipt  writ.JSON // and about its record
-	Pages    []string  // that were shown while it waited
+	Text     string    `json:"text"`               // what the tool, or the gateway, told the model
+	Result   writ.JSON `json:"result,omitempty"`   // the structured result; empty if there is none
+	Error    bool      `json:"error,omitempty"`    // the tool, or the gateway, says that it did not work
+	Decision writ.JSON `json:"decision,omitempty"` // the gateway's block about its decision; empty if there is none
+	Receipt  writ.JSON `json:"receipt,omitempty"`  // and about its record
+	Pages    []string  `json:"pages,omitempty"`    // that were shown while it waited
 }
 
 // Do makes one call. Steps are done one at a time. The error is of the
@@ -156,8 +165,8 @@ func (s Step) Check(seen Seen) error {
 	case len(seen.Pages) > 0:
 		got = Approved
 	}
-	if got != s.Want || decision.Code != s.Code {
-		return fmt.Errorf("%s: %s %s, want %s %s", s.Tool, got, decision.Code, s.Want, s.Code)
+	if got != s.Want || decision.Code != s.Why.Code {
+		return fmt.Errorf("%s: %s %s, want %s %s", s.Tool, got, decision.Code, s.Want, s.Why.Code)
 	}
 	return nil
 }

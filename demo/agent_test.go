@@ -88,7 +88,7 @@ func TestAgentWaits(t *testing.T) {
 // does not get through.
 func TestAgentGivesUp(t *testing.T) {
 	endpoint := asks(t)
-	step := demo.Step{Tool: "a.b", Args: `{}`, Want: demo.Refused, Code: writ.ApprovalRequired}
+	step := demo.Step{Tool: "a.b", Args: `{}`, Want: demo.Refused, Why: demo.Why{Code: writ.ApprovalRequired}}
 	a, err := demo.Dial(t.Context(), endpoint, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestAgentGivesUp(t *testing.T) {
 	if err := step.Check(seen); err != nil || seen.Text != "come back" || !seen.Error {
 		t.Errorf("seen %+v, %v", seen, err)
 	}
-	step.Code = writ.Forbidden
+	step.Why.Code = writ.Forbidden
 	if step.Check(seen) == nil {
 		t.Error("refused for another reason, says nothing")
 	}
@@ -113,7 +113,7 @@ func TestAgentGivesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	step.Code = writ.ApprovalRequired
+	step.Why.Code = writ.ApprovalRequired
 	if seen, err := b.Do(t.Context(), step); err != nil || step.Check(seen) != nil || seen.Text != "stop" {
 		t.Errorf("with nobody there: %+v, %v", seen, err)
 	}

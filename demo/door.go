@@ -70,12 +70,20 @@ func (d *door) pass(ctx context.Context, call *mcp.CallToolRequest) (passed admi
 	if token == "" {
 		return passed, errors.New("refused: this server wants a credential")
 	}
-	if passed.credential, err = d.introspect(ctx, token); err != nil || d.options.Keys == "" {
+	if passed.credential, err = d.introspect(ctx, token); err != nil {
 		return passed, err
+	}
+	if _, err := d.db.ExecContext(ctx, `INSERT INTO kept VALUES (?, ?) ON CONFLICT DO NOTHING`, passed.credential, token); err != nil {
+		return passed, errors.New("refused: credentials cannot be kept")
+	}
+	if d.options.Keys == "" {
+		return passed, nil
 	}
 	passed.approval, err = d.verify(ctx, header, call)
 	return passed, err
 }
+
+var errDead = errors.New("refused: the credential is dead")
 
 // introspect asks the authorization server what a credential is worth now
 // (RFC 7662). The answer is never remembered: a credential that was revoked a
@@ -98,9 +106,31 @@ func (d *door) introspect(ctx context.Context, token string) (id string, err err
 		return "", errors.New("refused: credentials cannot be checked")
 	}
 	if !said.Active || said.Scope != Payments {
-		return "", errors.New("refused: the credential is dead")
+		return "", errDead
 	}
 	return said.ID, nil
+}
+
+// kept is the page of every credential that this server was ever given, and
+// of what each is worth now. It has kept them all, as a careless server may.
+func (d *door) kept(ctx context.Context) (any, error) {
+	type credential struct {
+		Credential string `json:"credential"`
+		Active     bool   `json:"active"`
+		token      string
+	}
+	all, err := list(ctx, d.db, `SELECT credential, token FROM kept ORDER BY credential`, func(scan func(...any) error) (one credential, err error) {
+		err = scan(&one.Credential, &one.token)
+		return one, err
+	})
+	for i := range all {
+		id, err := d.introspect(ctx, all[i].token)
+		if err != nil && !errors.Is(err, errDead) {
+			return nil, err
+		}
+		all[i].Active = id != ""
+	}
+	return all, err
 }
 
 // verify checks the call's writ, offline, and this server's own rule: nothing

@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, euros INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS invoice (reference TEXT PRIMARY KEY, customer TEXT NOT NULL, account TEXT NOT NULL, euros INTEGER NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS payment (n INTEGER PRIMARY KEY, at TEXT NOT NULL, recipient TEXT NOT NULL, euros INTEGER NOT NULL, reference TEXT NOT NULL, credential TEXT NOT NULL, approval TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS used (capability TEXT PRIMARY KEY, expires INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS kept (credential TEXT PRIMARY KEY, token TEXT NOT NULL);
 INSERT INTO account VALUES ('operating', 5000) ON CONFLICT DO NOTHING;
 INSERT INTO invoice VALUES ('INV-2041', 'Lena Vogt', 'NL-204', 40, 'paid') ON CONFLICT DO NOTHING;
 INSERT INTO invoice VALUES ('INV-2038', 'Max Brandt', 'NL-311', 310, 'due 2026-12-15') ON CONFLICT DO NOTHING;`
@@ -39,8 +40,9 @@ func openPayments(o *Options) (*server, error) {
 			`"to":{"type":"string","description":"The account it goes to, such as NL-204","pattern":"^[A-Z]{2}-[0-9]{1,8}$"},`+
 			`"reference":{"type":"string","description":"What it is for","minLength":1,"maxLength":100}},`+
 			`"required":["amount","to","reference"],"additionalProperties":false}`, p.pay)
-	s.AddReceivingMiddleware(newDoor(o, db).middleware)
-	return &server{tools: s, pages: map[string]func(context.Context) (any, error){"/payments": p.made}, close: db.Close}, nil
+	d := newDoor(o, db)
+	s.AddReceivingMiddleware(d.middleware)
+	return &server{tools: s, pages: map[string]func(context.Context) (any, error){"/payments": p.made, "/credentials": d.kept}, close: db.Close}, nil
 }
 
 type balance struct {

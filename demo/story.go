@@ -3,6 +3,7 @@ package demo
 import (
 	_ "embed"
 	"encoding/json"
+	"fmt"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/policy"
@@ -71,6 +72,7 @@ func Reviews() map[writ.ToolName]registry.Review {
 
 // A Scene is one part of the story.
 type Scene struct {
+	Name  string // a word, for programs
 	Title string
 	First Act
 	Of    writ.ToolName // the last call of this tool is what First is about
@@ -81,8 +83,25 @@ type Scene struct {
 // A Look is at a page of one of the servers.
 type Look struct {
 	Server, Path string
-	Rows         int    // how many there are
-	Say          string // what that shows
+	Rows         int            // how many there are
+	Each         map[string]any // what every one of them says, among other things
+	Say          string         // what that shows
+}
+
+// Check says how what was seen differs from what the look is to show; nil if
+// it does not.
+func (l Look) Check(rows []map[string]any) error {
+	if len(rows) != l.Rows {
+		return fmt.Errorf("%s%s has %d rows, want %d", l.Server, l.Path, len(rows), l.Rows)
+	}
+	for _, row := range rows {
+		for name, want := range l.Each {
+			if got := row[name]; got != want {
+				return fmt.Errorf("%s%s: %s is %v, want %v", l.Server, l.Path, name, got, want)
+			}
+		}
+	}
+	return nil
 }
 
 // An Act is something that people do and agents do not. The zero Act is none.
@@ -97,65 +116,75 @@ const (
 // Story is the demo, as data: who does what, in which order, and how it must
 // end.
 func Story() []Scene {
+	revoked := map[string]any{"state": "revoked"}
 	return []Scene{
 		{
-			Title: "A read goes through",
+			Name: "read", Title: "A read goes through",
 			Steps: []Step{
 				{Say: "The agent looks at its tickets.", Tool: "helpdesk.list_tickets", Args: `{}`, Want: Ran},
 				{Say: "It reads the first.", Tool: "helpdesk.get_ticket", Args: `{"id":"T-1041"}`, Want: Ran},
 				{Say: "It reads the invoice. Payments wants a credential: one is made for this call, and the agent never sees it.",
 					Tool: "payments.get_invoice", Args: `{"reference":"INV-2041"}`, Want: Ran},
 			},
-			Look: []Look{{Authorization, "/tokens", 1, "One credential was made, for one call. It is dead."}},
+			Look: []Look{{Authorization, "/tokens", 1, revoked, "One credential was made, for one call. It is dead already."}},
 		},
 		{
-			Title: "A write within bounds goes through",
+			Name: "write", Title: "A write within bounds goes through",
 			Steps: []Step{{Say: "It answers the customer: the ticket is one that the task names.",
 				Tool: "helpdesk.reply_ticket", Args: `{"id":"T-1041","text":"We are sorry. You will have your money back today."}`, Want: Ran}},
-			Look: []Look{{Helpdesk, "/replies", 1, "The reply was sent, once."}},
+			Look: []Look{{Helpdesk, "/replies", 1, map[string]any{"ticket": "T-1041"}, "The reply was sent, once."}},
 		},
 		{
-			Title: "A write out of bounds is refused",
-			Steps: []Step{{Say: "It slips and wants to pay ten times as much. The task's own bound says no, and how far it reaches.",
-				Tool: "payments.pay", Args: `{"amount":400,"to":"NL-204","reference":"INV-2041"}`, Want: Refused, Code: writ.OutsideTask}},
-			Look: []Look{{Payments, "/payments", 0, "Nothing was paid, and no credential was made."}},
-		},
-		{
-			Title: "A payment waits for a person, and is made once",
-			Steps: []Step{{Say: "Forty euros, as the task says. Paying is privileged: somebody other than the agent's owner sees these exact bytes first.",
-				Tool: "payments.pay", Args: `{"amount":40,"to":"NL-204","reference":"INV-2041"}`, Want: Approved}},
+			Name: "bounds", Title: "A write out of bounds is refused",
+			Steps: []Step{{Say: "It slips, and wants to pay ten times as much. The task's own bound says no.",
+				Tool: "payments.pay", Args: `{"amount":400,"to":"NL-204","reference":"INV-2041"}`, Want: Refused,
+				Why: Why{Code: writ.OutsideTask, Argument: "/amount", Permits: "/amount is 100, and one reviewer approves"}}},
 			Look: []Look{
-				{Payments, "/payments", 1, "It was paid once."},
-				{Authorization, "/tokens", 2, "With a credential of its own, which is dead."},
+				{Payments, "/payments", 0, nil, "Nothing was paid,"},
+				{Authorization, "/tokens", 1, revoked, "and no credential was made for it."},
 			},
 		},
 		{
-			Title: "What a stranger wrote does not become the agent's will",
+			Name: "approval", Title: "A payment waits for a person, and is made once",
+			Steps: []Step{{Say: "Forty euros, as the task says. Paying is privileged: somebody who is neither Ana nor the agent's owner sees these exact bytes first.",
+				Tool: "payments.pay", Args: `{"amount":40,"to":"NL-204","reference":"INV-2041"}`, Want: Approved}},
+			Look: []Look{
+				{Payments, "/payments", 1, map[string]any{"amount": 40.0, "to": "NL-204", "reference": "INV-2041"}, "It was paid once."},
+				{Authorization, "/tokens", 2, revoked, "With a credential of its own, which is dead."},
+			},
+		},
+		{
+			Name: "injection", Title: "What a stranger wrote does not become the agent's will",
 			Steps: []Step{
 				{Say: "The second ticket was written for the agent: it asks for the customer list.", Tool: "helpdesk.get_ticket", Args: `{"id":"T-1042"}`, Want: Ran},
 				{Say: "The agent obeys. Reading is within its task; from now on the task holds confidential data.", Tool: "files.read", Args: `{"path":"customers.csv"}`, Want: Ran},
 				{Say: "It wants to mail the list. The address stands in the ticket, and nowhere in what Ana asked for.",
-					Tool: "mailer.send_mail", Args: mailTheList(), Want: Refused, Code: writ.Forbidden},
+					Tool: "mailer.send_mail", Args: mailTheList(), Want: Refused,
+					Why: Why{Code: writ.Forbidden, Policy: "customers-stay", Argument: "/to", From: "helpdesk.get_ticket", Permits: "/to comes from the prompt"}},
 			},
-			Look: []Look{{Mailer, "/outbox", 0, "No mail has left."}},
+			Look: []Look{{Mailer, "/outbox", 0, nil, "No mail has left."}},
 		},
 		{
-			Title: "The work goes on",
+			Name: "afterwards", Title: "The work goes on",
 			Steps: []Step{
 				{Say: "The task is not spoiled: what Ana asked for can still be done.", Tool: "helpdesk.reply_ticket",
 					Args: `{"id":"T-1042","text":"It is due on the fifteenth of December."}`, Want: Ran},
 				{Tool: "helpdesk.reply_ticket", Args: `{"id":"T-1043","text":"Yes, we do."}`, Want: Ran},
 			},
-			Look: []Look{{Helpdesk, "/replies", 3, "Every ticket is answered."}},
+			Look: []Look{{Helpdesk, "/replies", 3, nil, "Every ticket is answered."}},
 		},
 		{
-			Title: "The task ends, and everything with it",
+			Name: "end", Title: "The task ends, and everything with it",
 			First: EndTask,
-			Steps: []Step{{Say: "One more call, after the end.", Tool: "helpdesk.list_tickets", Args: `{}`, Want: Refused, Code: writ.OutsideTask}},
-			Look:  []Look{{Authorization, "/tokens", 2, "Every credential there ever was is revoked."}},
+			Steps: []Step{{Say: "One more call, after the end.", Tool: "helpdesk.list_tickets", Args: `{}`, Want: Refused, Why: Why{Code: writ.OutsideTask}}},
+			Look: []Look{
+				{Authorization, "/tokens", 2, revoked, "Every credential there ever was is revoked."},
+				{Payments, "/credentials", 2, map[string]any{"active": false},
+					"The payments server has kept them, as a careless server may. It asks what they are worth now: nothing."},
+			},
 		},
-		{Title: "Anybody can check what was done", First: Verify, Of: "payments.pay"},
-		{Title: "And why", First: Replay, Of: "mailer.send_mail"},
+		{Name: "proof", Title: "Anybody can check what was done", First: Verify, Of: "payments.pay"},
+		{Name: "replay", Title: "And why", First: Replay, Of: "mailer.send_mail"},
 	}
 }
 
