@@ -170,6 +170,7 @@ func (p *peer) converse(ctx context.Context, t *trip) (*Answer, error) {
 		release(t.dress)
 		return nil, notSent(err)
 	}
+	r.meter.listener(t.Progress)
 	f, err := s.send(&r, t.dress)
 	if err != nil {
 		release(t.dress)
@@ -274,7 +275,7 @@ func (p *peer) taken(t *trip) *hold {
 func (p *peer) resume(ctx context.Context, h *hold, t *trip) (*Answer, error) {
 	h.flight.wear(t.dress)
 	h.flight.meter.listener(t.Progress)
-	inputs, err := canon.ParseObject([]byte(t.Action.Inputs), canon.Limits{})
+	inputs, err := exact("input responses", t.Action.Inputs)
 	if err != nil {
 		inputs = nil // every question stays without an answer
 	}

@@ -105,10 +105,10 @@ func (p *peer) keep(k key, t *trip) (*kept, error) {
 		}
 		ended := one.ended
 		p.mu.Unlock()
-		close(one.ready)
 		if ended && s != nil {
 			s.close(nil)
 		}
+		close(one.ready)
 	})
 	return one, nil
 }
@@ -159,15 +159,15 @@ func (p *peer) release(k key, one *kept) {
 	})
 }
 
-// remove ends a kept session.
+// remove ends a kept session, also one that is only beginning.
 func (p *peer) remove(k key, one *kept) {
 	p.mu.Lock()
 	p.forgetLocked(k, one)
-	s := one.s
 	p.mu.Unlock()
 	one.stop()
-	if s != nil {
-		s.close(nil)
+	<-one.ready
+	if one.s != nil {
+		one.s.close(nil)
 	}
 }
 

@@ -96,11 +96,15 @@ func TestActions(t *testing.T) {
 	w := newWorld(t, config)
 	good := w.tool("up", "tool", `{}`)
 	for name, spoil := range map[string]func(a *writ.Action){
-		"arguments cut short":    func(a *writ.Action) { a.Arguments = `{"a":1` },
-		"arguments that go on":   func(a *writ.Action) { a.Arguments = `{}},"x":{` },
-		"arguments twice":        func(a *writ.Action) { a.Arguments = `{"a":1,"a":2}` },
-		"arguments in an array":  func(a *writ.Action) { a.Arguments = `[]` },
-		"no arguments":           func(a *writ.Action) { a.Arguments = `` },
+		"arguments cut short":   func(a *writ.Action) { a.Arguments = `{"a":1` },
+		"arguments that go on":  func(a *writ.Action) { a.Arguments = `{}},"x":{` },
+		"arguments twice":       func(a *writ.Action) { a.Arguments = `{"a":1,"a":2}` },
+		"arguments in an array": func(a *writ.Action) { a.Arguments = `[]` },
+		"no arguments":          func(a *writ.Action) { a.Arguments = `` },
+		"arguments not canonical": func(a *writ.Action) {
+			a.Arguments = "{\"a\":\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}\n}"
+		},
+		"inputs not canonical":   func(a *writ.Action) { a.Inputs = `{ }` },
 		"inputs that go on":      func(a *writ.Action) { a.Inputs = `{},"name":"other"` },
 		"preconditions":          func(a *writ.Action) { a.Preconditions = `{}` },
 		"a credential":           func(a *writ.Action) { a.Kind = writ.KindCredential },

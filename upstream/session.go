@@ -49,6 +49,7 @@ type session struct {
 	version      string
 	capabilities *canon.Value // of the server
 	declared     writ.JSON    // our own
+	closing      sync.Once
 
 	mu       sync.Mutex
 	flights  map[string]*flight // by request id, as JSON
@@ -146,8 +147,10 @@ func (s *session) end(err error) {
 
 // close ends the session on both sides.
 func (s *session) close(d dress) {
-	s.end(errClosed)
-	s.link.close(d)
+	s.closing.Do(func() {
+		s.end(errClosed)
+		s.link.close(d)
+	})
 }
 
 // abandon gives a flight up and tells the peer.

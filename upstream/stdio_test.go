@@ -216,7 +216,7 @@ func TestProcessOfALease(t *testing.T) {
 		config.Command = append(config.Command, "--root", "/srv")
 		config.Env = []string{"OUR_REGION", "OUR_NOTHING"}
 		w := newWorld(t, config)
-		a := w.tool("up", "tool", `{"a":"--evil","TOOL_TOKEN":"x"}`)
+		a := w.tool("up", "tool", `{"TOOL_TOKEN":"x","a":"--evil"}`)
 		task := newTask()
 		lease, revoke := w.lease(task, backend)
 		call := func(l interface{ Check() error }) self {

@@ -74,11 +74,24 @@ func (r *request) body(id string, modern bool) []byte {
 	return mcp.Call(id, r.method, params)
 }
 
+// exact reads a part of an action. What is not canonical is not what was
+// judged; it could also hold a newline, which ends a message on stdio.
+func exact(what string, j writ.JSON) (*canon.Value, error) {
+	v, err := canon.ParseObject([]byte(j), canon.Limits{})
+	if err == nil && v.JSON() != j {
+		err = errors.New("not canonical")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return v, nil
+}
+
 // compose makes the request for an action.
 func compose(a *writ.Action) (*request, error) {
-	args, err := canon.ParseObject([]byte(a.Arguments), canon.Limits{})
+	args, err := exact("arguments", a.Arguments)
 	if err != nil {
-		return nil, fmt.Errorf("arguments: %w", err)
+		return nil, err
 	}
 	if a.Preconditions != "" {
 		return nil, errors.New("no way to hold a tool to preconditions")
@@ -120,8 +133,8 @@ func (r *request) member(name string, value []byte) {
 // answering adds what goes back up when an upstream has asked for more.
 func (r *request) answering(a *writ.Action) error {
 	if a.Inputs != "" {
-		if _, err := canon.ParseObject([]byte(a.Inputs), canon.Limits{}); err != nil {
-			return fmt.Errorf("input responses: %w", err)
+		if _, err := exact("input responses", a.Inputs); err != nil {
+			return err
 		}
 		r.member("inputResponses", []byte(a.Inputs))
 	}
