@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"strings"
 
 	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/broker/oauth"
 	"github.com/writgate/writ/broker/postgres"
+	"github.com/writgate/writ/broker/static"
 	"github.com/writgate/writ/registry"
 	"github.com/writgate/writ/upstream"
 	"go.yaml.in/yaml/v4"
@@ -82,7 +85,10 @@ type backend struct {
 	Env      string           `yaml:"env"`
 	Argument bool             `yaml:"argument"`
 	Share    bool             `yaml:"share"` // read-only tools of one task may share a credential
+	Allow    []netip.Prefix   `yaml:"allow"` // addresses of an authorization server that are not public
+	OAuth    *oauth.Config    `yaml:"oauth"`
 	Postgres *postgres.Config `yaml:"postgres"`
+	Static   *static.Config   `yaml:"static"`
 }
 
 func (b *backend) placement() broker.Placement {
