@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
@@ -19,15 +20,52 @@ import (
 
 // lease has the credential minted, unless everything was stopped meanwhile.
 func (g *Gate) lease(ctx context.Context, c *carried) (*broker.Lease, error) {
-	if g.haltFile() {
-		return nil, writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
+	if err := g.mayGo(ctx, c); err != nil {
+		return nil, err
 	}
 	return g.Broker.Lease(ctx, c.row, c.intent)
+}
+
+// fresh is how long what a commit found is taken to hold.
+const fresh = 100 * time.Millisecond
+
+// mayGo says why a call whose intent is on record is not made all the same.
+// One that was held up on its way, by the backend of its credential or because
+// its process or its machine stood still, looks again at what it was decided
+// on: others may have ended its task long ago.
+func (g *Gate) mayGo(ctx context.Context, c *carried) error {
+	if g.haltFile() {
+		return writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
+	}
+	if ctx.Err() != nil {
+		return writ.Refuse(writ.StateChanged, "the call was cancelled before it was made; nothing was done", ctx.Err())
+	}
+	if time.Since(c.begun) < fresh {
+		return nil
+	}
+	for _, x := range c.expect {
+		rows, err := g.Ledger.Scan(ctx, x.Kind, x.Key, 1) // Get may remember
+		if err != nil {
+			return writ.Refuse(writ.Unavailable, "the gateway's state could not be read; nothing was done", err)
+		}
+		at := ledger.Absent
+		if len(rows) == 1 && rows[0].Key == x.Key {
+			at = rows[0].At
+		}
+		if at != x.At && at != c.intent.Index() {
+			return writ.Refuse(writ.StateChanged, "what this call depends on changed before it was made; nothing was done",
+				fmt.Errorf("%s %s has changed", x.Kind, x.Key))
+		}
+	}
+	return nil
 }
 
 // execute sends the action. Whatever is not known to have failed before it was
 // sent may have happened.
 func (g *Gate) execute(ctx context.Context, c *carried, lease *broker.Lease) (*upstream.Answer, error) {
+	if err := g.mayGo(ctx, c); err != nil {
+		return nil, err
+	}
 	answer, err := g.Upstream.Call(ctx, lease, upstream.Order{
 		Call: c.query.Call, Task: c.query.Task.ID, Action: &c.query.Action, Meta: c.attempt.Meta,
 		Present:  func(method, url string) (http.Header, error) { return c.token.Present(method, url) },

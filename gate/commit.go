@@ -22,6 +22,8 @@ type carried struct {
 	attempt *attempt
 	token   *issue.Token
 	row     broker.Row
+	expect  []ledger.Expect // what the commit found unchanged
+	begun   time.Time       // before it looked; its monotonic reading is what counts
 	intent  ledger.Receipt
 }
 
@@ -30,8 +32,9 @@ const attempts = 3
 
 // commit makes the intent durable, together with everything that must be true
 // and used up for it. If what was read has changed meanwhile, nothing was
-// written, and policy decides again.
+// written, and policy decides again; but a call does not move to another task.
 func (g *Gate) commit(ctx context.Context, p *Permit) (*carried, error) {
+	task := p.attempt.query.Task.ID
 	for range attempts {
 		c, entry, err := g.intend(ctx, p)
 		if err != nil {
@@ -48,6 +51,9 @@ func (g *Gate) commit(ctx context.Context, p *Permit) (*carried, error) {
 		}
 		if p, err = g.decide(ctx, p.attempt); err != nil {
 			return nil, err // recorded by decide
+		}
+		if p.attempt.query.Task.ID != task {
+			break
 		}
 	}
 	return nil, g.refuse(ctx, p.attempt, writ.Refuse(writ.StateChanged, "what this decision depends on keeps changing; try again", nil))
@@ -106,7 +112,7 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 		token.UnderApproval(r.ID)
 		e.Expect, e.Changes = append(e.Expect, expect...), append(e.Changes, used)
 	}
-	return &carried{query: q, attempt: a, token: token, row: row}, e, nil
+	return &carried{query: q, attempt: a, token: token, row: row, expect: e.Expect, begun: time.Now()}, e, nil
 }
 
 // take adds what a call takes of its task's budgets.

@@ -8,8 +8,9 @@ import (
 	"github.com/writgate/writ"
 )
 
-// flights are the calls of this process that are between their intent and
-// their outcome.
+// flights are the calls of this process that are between their decision and
+// their outcome. A call is among them before its intent is committed, so that
+// the end of a task, which comes after that in the log, finds it.
 type flights struct {
 	mu     sync.Mutex
 	byTask map[writ.TaskID]map[*flight]bool
@@ -20,14 +21,14 @@ type flight struct{ cancel context.CancelFunc }
 // begin gives the context a call is carried out under, and what ends it. A
 // call that may change something outlives its caller by grace, so that its
 // outcome is known; the end of its task stops it either way.
-func (f *flights) begin(ctx context.Context, c *carried) (context.Context, func()) {
+func (f *flights) begin(ctx context.Context, q *writ.Query) (context.Context, func()) {
 	caller := ctx
-	if c.query.Tool.Tier != writ.ReadOnly {
+	if q.Tool.Tier != writ.ReadOnly {
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := func() bool { return true }
-	if c.query.Tool.Tier != writ.ReadOnly {
+	if q.Tool.Tier != writ.ReadOnly {
 		stop = context.AfterFunc(caller, func() {
 			t := time.NewTimer(grace)
 			defer t.Stop()
@@ -38,7 +39,7 @@ func (f *flights) begin(ctx context.Context, c *carried) (context.Context, func(
 			}
 		})
 	}
-	one, task := &flight{cancel}, c.query.Task.ID
+	one, task := &flight{cancel}, q.Task.ID
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byTask == nil {

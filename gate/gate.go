@@ -173,12 +173,13 @@ func (g *Gate) Carry(ctx context.Context, p *Permit) (res *Result, err error) {
 	// still holds, the approval, the proof and the capability are used up,
 	// the budgets are taken, and the intent is in the log. Not before this
 	// returns does anything happen outside.
+	flight, landed := g.flights.begin(ctx, &p.attempt.query)
+	defer landed()
 	c, err := g.commit(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	ctx, landed := g.flights.begin(ctx, c)
-	defer landed()
+	ctx = flight
 	defer func() {
 		if p := recover(); p != nil { // its outcome is unknown, and on record as that
 			res, err = g.record(ctx, c, nil, unknown(panicked(p)))

@@ -157,6 +157,39 @@ func TestP4EndIsLinearizable(t *testing.T) {
 	}
 }
 
+// TestP4NothingIsDispatchedAfterTheEnd ends a task while many calls are made:
+// once it has ended, no tool is called for it by this gateway.
+func TestP4NothingIsDispatchedAfterTheEnd(t *testing.T) {
+	for range 40 {
+		w := writtest.New(t, writtest.Setup{Tools: []writtest.Tool{{Name: "desk.get", Tier: writ.ReadOnly}}})
+		a := w.Agent("billing")
+		a.Open(everything())
+		var ended atomic.Bool
+		var late atomic.Int32
+		w.Tools.Do = func(ctx context.Context, _ *broker.Lease, _ upstream.Order) (*upstream.Answer, error) {
+			if ended.Load() && ctx.Err() == nil {
+				late.Add(1)
+			}
+			return &upstream.Answer{Body: writtest.Text("here", false)}, nil
+		}
+		together(33, func(i int) {
+			if i == 32 {
+				if _, err := w.Gate.EndTask(t.Context(), a.Task.ID, "over", "omar"); err != nil {
+					t.Error(err)
+				}
+				ended.Store(true)
+				return
+			}
+			for range 5 {
+				a.Call("desk.get", `{}`)
+			}
+		})
+		if n := late.Load(); n != 0 {
+			t.Errorf("%d calls were dispatched after the end", n)
+		}
+	}
+}
+
 // TestEndCancelsWhatIsUnderWay ends a task while its tool works: the tool is
 // cancelled at once, and what it says all the same is withheld.
 func TestEndCancelsWhatIsUnderWay(t *testing.T) {
