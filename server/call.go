@@ -164,7 +164,11 @@ func (x *exchange) deliver(ask writ.Digest, res *gate.Result, err error) error {
 	case err != nil:
 		return err
 	case res.Err != nil:
-		x.out.answer(http.StatusOK, passed(res.Err, x.req.ID).Response())
+		down, status := passed(res.Err, x.req.ID), http.StatusOK
+		if down.HTTP != 0 && x.session == nil {
+			status = down.HTTP
+		}
+		x.out.answer(status, down.Response())
 		return nil
 	case res.Body.Type() == mcp.InputRequired:
 		return x.inputRequired(ask, res)
@@ -213,6 +217,8 @@ func passed(e *mcp.Error, id string) *mcp.Error {
 	switch e.Code {
 	case mcp.CodeParse, mcp.CodeInvalidRequest, mcp.CodeHeaderMismatch, mcp.CodeUnsupportedVersion:
 		down.Code, down.Data = mcp.CodeInternal, ""
+	case mcp.CodeMissingCapability: // it is about the client's capabilities, which went up
+		down.HTTP = http.StatusBadRequest
 	}
 	return &down
 }

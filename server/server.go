@@ -310,6 +310,8 @@ func (x *exchange) wire() error {
 	req, h := x.req, x.r.Header
 	header := h.Get(mcp.HeaderVersion)
 	switch {
+	case req.Meta.Version != "" && header != "" && header != req.Meta.Version:
+		// Which of the two is meant nobody knows: CheckHeaders says so.
 	case req.Meta.Version != "":
 		if req.Meta.Version < mcp.Modern || !slices.Contains(x.m.config.Versions, req.Meta.Version) {
 			return mcp.UnsupportedVersion(req.Meta.Version, x.m.config.Versions...)
