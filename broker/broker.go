@@ -93,8 +93,8 @@ type held struct {
 // The same order prepared twice names the same credential, except that a
 // shared lease of the task may have come to exist meanwhile.
 func (b *Broker) Prepare(o Order) (Row, error) {
-	if _, err := writ.ParseID[writ.CapabilityID](string(o.Capability)); err != nil {
-		return Row{}, fmt.Errorf("preparing lease: %w", err)
+	if o.Token == nil || o.Token.ID() == "" {
+		return Row{}, errors.New("preparing lease: there is no capability")
 	}
 	if b.Gateway == "" {
 		return Row{}, errors.New("preparing lease: the gateway has no name")
@@ -111,13 +111,14 @@ func (b *Broker) Prepare(o Order) (Row, error) {
 	}
 	now := b.Now()
 	row := Row{
-		Lease:      leaseOf(o.Capability),
-		Capability: o.Capability, Task: o.Task, Agent: o.Agent, Tool: o.Tool,
+		Lease:      leaseOf(o.Token.ID()),
+		Capability: o.Token.ID(), Task: o.Task, Agent: o.Agent, Tool: o.Tool,
 		Backend: o.Backend,
 		Process: b.process(),
 		Issued:  now.UnixMilli(),
 		Expires: now.Add(ttl).UnixMilli(),
 		Until:   now.Add(ttl).UnixMilli(),
+		token:   o.Token,
 	}
 	row.Handle = string(row.Lease)
 	if o.Backend == "" {
@@ -165,19 +166,17 @@ func (b *Broker) sharedRow(row Row, until time.Time) (Row, bool) {
 		return Row{}, false
 	}
 	mine := h.row
-	mine.reused = true
+	mine.token, mine.reused = row.token, true
 	return mine, true
 }
 
 // Lease has the credential minted that row names. The row came from Prepare,
 // and intent is the receipt of the commit that made it durable: an intent of
-// the row's task whose leaf names the lease. Whatever Lease returns, the
-// caller calls Revoke with the same row exactly once; an error here does not
-// mean that nothing exists. A row is leased once. The error is a *writ.Denial.
+// the row's task whose leaf names the lease, and the capability that the row
+// was prepared with. Whatever Lease returns, the caller calls Revoke with the
+// same row exactly once; an error here does not mean that nothing exists. A
+// row is leased once. The error is a *writ.Denial.
 func (b *Broker) Lease(ctx context.Context, row Row, intent ledger.Receipt) (*Lease, error) {
-	if row.Lease == "" || row.Lease != leaseOf(row.Capability) {
-		return nil, refuse(row, errors.New("the row was not prepared"))
-	}
 	if err := recorded(row, intent); err != nil {
 		return nil, refuse(row, err)
 	}
@@ -237,16 +236,20 @@ func (b *Broker) Lease(ctx context.Context, row Row, intent ledger.Receipt) (*Le
 
 // recorded says why intent is not the record that row was committed with.
 func recorded(row Row, intent ledger.Receipt) error {
+	if row.token == nil || row.Lease == "" || row.Lease != leaseOf(row.Capability) {
+		return errors.New("the row was not prepared")
+	}
 	if !intent.Valid() || intent.Type() != ledger.TypeIntent {
 		return errors.New("no intent is on record")
 	}
 	var leaf struct {
-		Lease writ.LeaseID `json:"lease"`
+		Capability writ.CapabilityID `json:"capability"`
+		Lease      writ.LeaseID      `json:"lease"`
 	}
 	if err := json.Unmarshal(intent.Leaf(), &leaf); err != nil {
 		return fmt.Errorf("reading the intent: %w", err)
 	}
-	if intent.Task() != row.Task || row.Backend != "" && leaf.Lease != row.Lease {
+	if intent.Task() != row.Task || leaf.Lease != row.Lease || leaf.Capability != row.token.ID() {
 		return errors.New("the intent on record is for another lease")
 	}
 	return nil

@@ -2,9 +2,11 @@ package broker_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -12,9 +14,11 @@ import (
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/capability/issue"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/ledger/ledgertest"
 	"github.com/writgate/writ/ledger/sqlite"
+	"github.com/writgate/writ/policy"
 	"github.com/writgate/writ/task"
 )
 
@@ -207,8 +211,48 @@ func (h *house) putTask(t testing.TB, id writ.TaskID, as writ.Task) error {
 }
 
 func (h *house) order(of writ.TaskID) broker.Order {
-	return broker.Order{Capability: writ.NewID[writ.CapabilityID](h.clock()), Task: of, Agent: agent, Tool: "shop.refund", Backend: "bank"}
+	return broker.Order{Token: capability(), Task: of, Agent: agent, Tool: "shop.refund", Backend: "bank"}
 }
+
+// capability issues one for a call that a real bundle permits. What it is for
+// is the gate's to say, and does not matter to the broker.
+func capability() *issue.Token {
+	t, err := permitted()()
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+var permitted = sync.OnceValue(func() func() (*issue.Token, error) {
+	tool := writ.Tool{Name: "shop.refund", Upstream: "shop", Definition: writ.Hash("definition", []byte("{}"))}
+	bundle, err := policy.Load(
+		[]policy.File{{Name: "all.cedar", Text: []byte(`permit(principal, action, resource);`)}},
+		[]policy.ToolSchema{{Tool: tool, Kind: writ.KindTool, Input: []byte(`{"type":"object","additionalProperties":false}`)}},
+	)
+	if err != nil {
+		return func() (*issue.Token, error) { return nil, err }
+	}
+	now := time.UnixMilli(1_800_000_000_000)
+	id := writ.NewID[writ.TaskID](now)
+	permit, decision := bundle.Decide(&writ.Query{
+		Version: 1, Call: writ.NewID[writ.CallID](now), Time: now.UnixMilli(), Bundle: bundle.Digest(), Tool: tool, Label: writ.Clean,
+		Caller: writ.Caller{Agent: agent, Key: "key", Proof: writ.ProofDPoP},
+		Agent:  writ.Agent{ID: agent, Owner: "ola", Environment: "test", State: writ.Active},
+		Task: writ.Task{
+			ID: id, Agent: agent, Key: "key", Environment: "test", State: writ.Open, Grant: writ.Grant{{Tool: "shop.*"}},
+			Opened: now.UnixMilli(), Expires: now.Add(time.Hour).UnixMilli(),
+		},
+		Action: writ.Action{Kind: writ.KindTool, Upstream: "shop", Name: "refund", Definition: tool.Definition, Arguments: "{}"},
+	})
+	issuer, err := issue.New(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), "https://writ.acme.example", nil, func() time.Time { return now })
+	return func() (*issue.Token, error) {
+		if err != nil || permit == nil {
+			return nil, fmt.Errorf("no capability: %w, %+v", err, decision)
+		}
+		return issuer.Issue(permit, "shop", 0)
+	}
+})
 
 // intend prepares a lease and commits the intent, as the gate does.
 func (h *house) intend(t testing.TB, o broker.Order) (broker.Row, ledger.Receipt) {
@@ -217,7 +261,10 @@ func (h *house) intend(t testing.TB, o broker.Order) (broker.Row, ledger.Receipt
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](h.clock()), Task: row.Task, Lease: string(row.Lease)}}
+	e := &ledger.Entry{Leaf: ledger.Leaf{
+		Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](h.clock()), Task: row.Task,
+		Capability: string(o.Token.ID()), Lease: string(row.Lease),
+	}}
 	if row.Backend != "" && !row.Reused() {
 		e.Changes = []ledger.Change{row.Change()}
 	}

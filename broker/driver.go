@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/capability/issue"
 )
 
 // A Driver mints and revokes credentials at one backend. Its settings say
@@ -36,13 +37,13 @@ type Minted struct {
 
 // An Order asks for a credential for one call.
 type Order struct {
-	Capability writ.CapabilityID
-	Task       writ.TaskID
-	Agent      writ.AgentID
-	Tool       writ.ToolName
-	Tier       writ.Tier     // of the tool; only a read-only tool's lease is ever shared
-	Backend    string        // writ.Tool.Credential; empty if the tool needs none
-	TTL        time.Duration // 0 means one minute; more than 15 minutes means 15
+	Token   *issue.Token // the call's capability: without one there is no lease
+	Task    writ.TaskID
+	Agent   writ.AgentID
+	Tool    writ.ToolName
+	Tier    writ.Tier     // of the tool; only a read-only tool's lease is ever shared
+	Backend string        // writ.Tool.Credential; empty if the tool needs none
+	TTL     time.Duration // 0 means one minute; more than 15 minutes means 15
 }
 
 // A Row is the durable trace of a lease, written before anything is minted:
@@ -61,7 +62,8 @@ type Row struct {
 	Expires    int64             `json:"expires"`          // Unix milliseconds: not usable through Writ at or after it
 	Until      int64             `json:"until"`            // Unix milliseconds: dead by then whatever happens; 0 if nothing but revocation ends it
 
-	reused bool // a lease of this task that exists already
+	token  *issue.Token // set by Prepare, and by nothing else: a row that was stored can only be revoked
+	reused bool         // a lease of this task that exists already
 }
 
 // Reused says that the row belongs to a lease that this task holds already:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/capability/issue"
 	"github.com/writgate/writ/ledger"
 	"pgregory.net/rapid"
 )
@@ -62,10 +63,18 @@ func TestLeaseNeedsItsIntent(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	forged := other
-	forged.Lease = row.Lease
-	if _, err := h.Lease(t.Context(), forged, intent); err == nil {
-		t.Error("a row that was not prepared was leased")
+	moved := other
+	moved.Lease = row.Lease
+	stored := broker.Row{Lease: row.Lease, Capability: row.Capability, Task: row.Task, Backend: row.Backend, Handle: row.Handle, Expires: row.Expires}
+	twin, err := h.Prepare(h.order(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin.Lease, twin.Capability = row.Lease, row.Capability
+	for name, r := range map[string]broker.Row{"another lease's": moved, "read back": stored, "with another capability": twin, "empty": {}} {
+		if _, err := h.Lease(t.Context(), r, intent); err == nil {
+			t.Errorf("a row that is %s was leased", name)
+		}
 	}
 	free := h.order(id)
 	free.Backend = ""
@@ -118,8 +127,8 @@ func TestPrepareRefuses(t *testing.T) {
 	h := newHouse(t)
 	good := h.order("task_1")
 	for name, spoil := range map[string]func(*broker.Order){
-		"no capability":    func(o *broker.Order) { o.Capability = "" },
-		"a call's id":      func(o *broker.Order) { o.Capability = writ.CapabilityID(writ.NewID[writ.CallID](h.clock())) },
+		"no capability":    func(o *broker.Order) { o.Token = nil },
+		"an empty one":     func(o *broker.Order) { o.Token = new(issue.Token) },
 		"no task":          func(o *broker.Order) { o.Task = "" },
 		"no agent":         func(o *broker.Order) { o.Agent = "" },
 		"no tool":          func(o *broker.Order) { o.Tool = "" },
@@ -156,7 +165,7 @@ func TestH62PlaceholderIsText(t *testing.T) {
 		if err := other.Apply(header); err != nil || strings.Contains(header.Get("Authorization"), "canary") || row.Backend != "bank" {
 			t.Errorf("tool %q got %v, %v", text, header, err)
 		}
-		o.Capability, o.Backend = h.order("").Capability, text
+		o.Token, o.Backend = capability(), text
 		if _, err := h.Prepare(o); err == nil {
 			t.Errorf("%q names a backend", text)
 		}

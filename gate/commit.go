@@ -84,7 +84,7 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 		return nil, nil, writ.Refuse(writ.InternalError, "no capability could be issued", err)
 	}
 	row, err := g.Broker.Prepare(broker.Order{
-		Capability: token.ID(), Task: q.Task.ID, Agent: q.Caller.Agent, Tool: q.Tool.Name, Tier: q.Tool.Tier, Backend: q.Tool.Credential,
+		Token: token, Task: q.Task.ID, Agent: q.Caller.Agent, Tool: q.Tool.Name, Tier: q.Tool.Tier, Backend: q.Tool.Credential,
 	})
 	if err != nil {
 		return nil, nil, writ.Refuse(writ.CredentialUnavailable, "no credential can be had for this tool", err)

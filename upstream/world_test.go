@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,10 +20,12 @@ import (
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
 	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/capability/issue"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/ledger/ledgertest"
 	"github.com/writgate/writ/ledger/sqlite"
 	"github.com/writgate/writ/mcp"
+	"github.com/writgate/writ/policy"
 	"github.com/writgate/writ/upstream"
 )
 
@@ -84,18 +87,53 @@ func newWorld(t testing.TB, configs ...upstream.Config) *world {
 	return w
 }
 
+// issued issues a capability for a call that a real bundle permits: without
+// one there is no lease. What it is for does not matter to the broker.
+var issued = sync.OnceValue(func() func() (*issue.Token, error) {
+	tool := writ.Tool{Name: "up.tool", Upstream: "up", Definition: writ.Hash("definition", []byte("{}"))}
+	bundle, err := policy.Load(
+		[]policy.File{{Name: "all.cedar", Text: []byte(`permit(principal, action, resource);`)}},
+		[]policy.ToolSchema{{Tool: tool, Kind: writ.KindTool, Input: []byte(`{"type":"object","additionalProperties":false}`)}},
+	)
+	if err != nil {
+		return func() (*issue.Token, error) { return nil, err }
+	}
+	now := time.Now()
+	permit, _ := bundle.Decide(&writ.Query{
+		Version: 1, Call: writ.NewID[writ.CallID](now), Time: now.UnixMilli(), Bundle: bundle.Digest(), Tool: tool, Label: writ.Clean,
+		Caller: writ.Caller{Agent: agent, Key: "key", Proof: writ.ProofDPoP},
+		Agent:  writ.Agent{ID: agent, Owner: "ola", Environment: "test", State: writ.Active},
+		Task: writ.Task{
+			ID: newTask(), Agent: agent, Key: "key", Environment: "test", State: writ.Open, Grant: writ.Grant{{Tool: "up.*"}},
+			Opened: now.UnixMilli(), Expires: now.Add(time.Hour).UnixMilli(),
+		},
+		Action: writ.Action{Kind: writ.KindTool, Upstream: "up", Name: "tool", Definition: tool.Definition, Arguments: "{}"},
+	})
+	issuer, err := issue.New(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), "https://writ.acme.example", nil, time.Now)
+	return func() (*issue.Token, error) {
+		if err != nil {
+			return nil, err
+		}
+		return issuer.Issue(permit, "up", 0)
+	}
+})
+
 func newTask() writ.TaskID { return writ.NewID[writ.TaskID](time.Now()) }
 
 // lease leases from a backend, or no credential if that is empty.
 func (w *world) lease(task writ.TaskID, backend string) (*broker.Lease, func()) {
 	w.t.Helper()
+	token, err := issued()()
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	row, err := w.broker.Prepare(broker.Order{
-		Capability: writ.NewID[writ.CapabilityID](time.Now()), Task: task, Agent: agent, Tool: "up.tool", Backend: backend,
+		Token: token, Task: task, Agent: agent, Tool: "up.tool", Backend: backend,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e := &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](time.Now()), Task: task, Lease: string(row.Lease)}}
+	e := &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](time.Now()), Task: task, Capability: string(token.ID()), Lease: string(row.Lease)}}
 	if backend != "" {
 		e.Changes = []ledger.Change{row.Change()}
 	}

@@ -251,50 +251,25 @@ func TestF13ServerFails(t *testing.T) {
 // and the token is not.
 func TestF18SealedHandleOutlivesTheProcess(t *testing.T) {
 	is, c := newIssuer(t)
-	path := filepath.Join(t.TempDir(), "writ.db")
-	s, err := sqlite.Open(path)
+	s, err := sqlite.Open(filepath.Join(t.TempDir(), "writ.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := ledgertest.Open(t, s, ledger.Config{})
-	run := func() *broker.Broker {
-		return &broker.Broker{Gateway: "gw", Queue: &broker.Journal{Ledger: l}, Now: time.Now, Backends: map[string]broker.Backend{
-			"shop": {Driver: is.driver(c), Place: broker.Placement{Header: "Authorization", Scheme: "Bearer"}},
-		}}
-	}
-	b := run()
-	now := time.Now()
-	row, err := b.Prepare(broker.Order{Capability: writ.NewID[writ.CapabilityID](now), Task: "task_1", Agent: "a", Tool: "shop.refund", Backend: "shop"})
-	if err != nil {
+	m, value := mint(t, is.driver(c))
+	row := newRow()
+	row.Backend, row.Handle, row.Process = "shop", m.Handle, broker.Process{Gateway: "gw", Run: "the one before"}
+	row.Expires, row.Until = time.Now().Add(time.Minute).UnixMilli(), m.Until
+	if _, err := l.Commit(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeLease}, Changes: []ledger.Change{row.Change()}}); err != nil {
 		t.Fatal(err)
 	}
-	intent, err := l.Commit(t.Context(), &ledger.Entry{
-		Leaf:    ledger.Leaf{Type: ledger.TypeIntent, Call: writ.NewID[writ.CallID](now), Task: row.Task, Lease: string(row.Lease)},
-		Changes: []ledger.Change{row.Change()},
-	})
-	if err != nil {
-		t.Fatal(err)
+	if change := row.Change(); strings.Contains(string(change.Value), value) {
+		t.Errorf("the row tells the token: %s", change.Value)
 	}
-	lease, err := b.Lease(t.Context(), row, intent[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := http.Header{}
-	if err := lease.Apply(h); err != nil {
-		t.Fatal(err)
-	}
-	value := strings.TrimPrefix(h.Get("Authorization"), "Bearer ")
-	is.revoke = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
-	if _, err := b.Revoke(t.Context(), row); err == nil {
-		t.Fatal("revoked")
-	}
-	live, err := (&broker.Journal{Ledger: l}).Live(t.Context())
-	if err != nil || len(live) != 1 || live[0].Row.Handle == row.Handle || strings.Contains(fmt.Sprint(live), value) {
-		t.Errorf("listed: %+v, %v", live, err)
-	}
-	is.revoke = nil
-	time.Sleep(time.Until(time.UnixMilli(live[0].Next)))
-	if left, err := run().Sweep(t.Context()); err != nil || left.Ended != 1 || is.alive() != 0 {
+	b := &broker.Broker{Gateway: "gw", Queue: &broker.Journal{Ledger: l}, Now: time.Now, Backends: map[string]broker.Backend{
+		"shop": {Driver: is.driver(c), Place: broker.Placement{Header: "Authorization", Scheme: "Bearer"}},
+	}}
+	if left, err := b.Sweep(t.Context()); err != nil || left.Ended != 1 || is.alive() != 0 {
 		t.Errorf("Sweep: %+v, %v; %d alive", left, err, is.alive())
 	}
 }
