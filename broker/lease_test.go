@@ -398,3 +398,16 @@ func TestLeaseLife(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkLease is what a credential adds to a call, the backend aside: a row
+// in the intent, and the record of its end.
+func BenchmarkLease(b *testing.B) {
+	h := newHouse(b)
+	id := h.open(b)
+	for b.Loop() {
+		row, _ := h.lease(b, h.order(id))
+		if _, err := h.Revoke(b.Context(), row); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -38,7 +38,6 @@ type issuer struct {
 	extra    map[string]any
 	answer   http.HandlerFunc // instead of tokens
 	revoke   http.HandlerFunc // instead of revoking
-	revoked  int
 }
 
 const (
@@ -126,8 +125,11 @@ func (is *issuer) verify(text, subject string) map[string]any {
 }
 
 func (is *issuer) token(w http.ResponseWriter, r *http.Request) {
-	if is.answer != nil {
-		is.answer(w, r)
+	is.mu.Lock()
+	answer := is.answer
+	is.mu.Unlock()
+	if answer != nil {
+		answer(w, r)
 		return
 	}
 	if !is.client(r) {
@@ -175,8 +177,11 @@ func (is *issuer) token(w http.ResponseWriter, r *http.Request) {
 }
 
 func (is *issuer) revocation(w http.ResponseWriter, r *http.Request) {
-	if is.revoke != nil {
-		is.revoke(w, r)
+	is.mu.Lock()
+	answer := is.revoke
+	is.mu.Unlock()
+	if answer != nil {
+		answer(w, r)
 		return
 	}
 	if !is.client(r) {
@@ -185,8 +190,14 @@ func (is *issuer) revocation(w http.ResponseWriter, r *http.Request) {
 	}
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	is.revoked++
 	delete(is.scopes, r.PostFormValue("token"))
+}
+
+// misbehave has other answers given; nil is the honest one.
+func (is *issuer) misbehave(token, revoke http.HandlerFunc) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	is.answer, is.revoke = token, revoke
 }
 
 // alive is what a resource that asks the issuer would accept.

@@ -165,7 +165,7 @@ func TestH64ServerIsNotBelieved(t *testing.T) {
 func TestH64RevocationUnsupported(t *testing.T) {
 	is, c := newIssuer(t)
 	m, _ := mint(t, is.driver(c))
-	is.revoke = func(w http.ResponseWriter, _ *http.Request) { fail(w, 400, "unsupported_token_type") }
+	is.misbehave(nil, func(w http.ResponseWriter, _ *http.Request) { fail(w, 400, "unsupported_token_type") })
 	unsupported, err := is.driver(c).Revoke(t.Context(), m.Handle)
 	c.RevocationEndpoint = ""
 	absent, err2 := is.driver(c).Revoke(t.Context(), m.Handle)
@@ -201,7 +201,7 @@ func TestF13ServerFails(t *testing.T) {
 		"too much": func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) },
 		"201":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) },
 	} {
-		is.answer, is.revoke = answer, answer
+		is.misbehave(answer, answer)
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		m, err := d.Mint(ctx, newRow())
 		if err == nil || m.Handle != "" {
@@ -220,21 +220,21 @@ func TestF13ServerFails(t *testing.T) {
 		"html": "<html>s3cret-echo", "nothing": "", "no token": `{"token_type":"Bearer"}`, "twice": `{"access_token":"s3cret-one","access_token":"s3cret-two"}`,
 		"another case": `{"Access_Token":"s3cret-one"}`, "not an object": `"s3cret-one"`, "cut": `{"access_token":"s3cret-one`,
 	} {
-		is.answer = func(w http.ResponseWriter, _ *http.Request) {
+		is.misbehave(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, body)
-		}
+		}, nil)
 		if _, err := d.Mint(t.Context(), newRow()); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	is.answer = func(w http.ResponseWriter, _ *http.Request) {
+	is.misbehave(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"access_token":"s3cret-plain-text","token_type":"Bearer","expires_in":1}`)
-	}
+	}, nil)
 	if _, err := d.Mint(t.Context(), newRow()); err == nil {
 		t.Error("plain text is a token response")
 	}
-	is.answer, is.revoke = nil, nil
+	is.misbehave(nil, nil)
 	for _, handle := range []string{"", "x", "lease_x", good.Handle + "A", good.Handle[:40], strings.Repeat("A", 200)} {
 		if _, err := d.Revoke(t.Context(), handle); err == nil {
 			t.Errorf("the handle %q revokes", handle)
