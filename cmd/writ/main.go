@@ -50,6 +50,9 @@ type gatewayCmds struct {
 	Doctor doctorCmd `cmd:"" group:"gateway" help:"Say how everything is: the configuration as understood, the log, and what waits for somebody."`
 	Halt   haltCmd   `cmd:"" group:"gateway" help:"Stop every call until it is lifted."`
 	Lift   liftCmd   `cmd:"" group:"gateway" help:"Let calls go on after a halt. Needs your key."`
+
+	Bench       benchCmd       `cmd:"" group:"gateway" help:"Measure what the gateway costs, beside a plain reverse proxy."`
+	BenchTarget benchTargetCmd `cmd:"" hidden:""`
 }
 
 // workCmds are about what agents do.
