@@ -42,8 +42,9 @@ type Memory struct {
 type history struct {
 	label   writ.Label
 	sources []source
-	text    int  // bytes held in sources
-	over    bool // more was read than is held
+	calls   map[writ.CallID]bool // that are in sources, or were too much
+	text    int                  // bytes held in sources
+	over    bool                 // more was read than is held
 }
 
 // source is one result, or the data of the task's own purpose.
@@ -96,8 +97,8 @@ func (m *Memory) Begin(t *writ.Task) {
 	}
 }
 
-// Remember adds what a call returned to the history of its task. It must be
-// called before the result is released. A leaf that repeats one of the call's
+// Remember adds what a call returned to the history of its task, once. It must
+// be called before the result is released. A leaf that repeats one of the call's
 // arguments is not trusted, however trusted its tool: else a value from
 // anywhere could be laundered by asking about it.
 func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, args, result *canon.Value) {
@@ -120,6 +121,13 @@ func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, ar
 	if h == nil {
 		return // ended meanwhile: nothing of it will be judged again
 	}
+	if h.calls[call] {
+		return
+	}
+	if h.calls == nil {
+		h.calls = map[writ.CallID]bool{}
+	}
+	h.calls[call] = true
 	h.label = h.label.Join(label)
 	h.add(s)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -108,11 +109,15 @@ var resultLimits = canon.Limits{Bytes: 8 << 20, Depth: 128, Nodes: 1 << 20}
 func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (*Result, error) {
 	q := c.query
 	res := &Result{Call: q.Call, label: q.Tool.Result}
+	obligations := c.attempt.decision.Obligations
+	if answer.Err != nil && len(obligations) > 0 {
+		answer.Err = &mcp.Error{Code: answer.Err.Code, Message: "the tool failed; policy withholds what it said"}
+	}
 	if answer.Err != nil {
 		res.Err, res.label.Integrity = answer.Err, writ.Untrusted
 		text := encode(answer.Err.Message)
 		data := []byte(answer.Err.Data)
-		if data == nil {
+		if len(data) == 0 {
 			data = []byte("null")
 		}
 		body, echoed := lease.Scrub(fmt.Appendf(nil, `{"code":%d,"message":%s,"data":%s}`, answer.Err.Code, text, data))
@@ -128,7 +133,12 @@ func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (
 		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.args, v)
 		return res, nil
 	}
-	res.bytes, res.echoed = lease.Scrub(answer.Body)
+	scrubbed, echoed := lease.Scrub(answer.Body)
+	var err error
+	if res.bytes, err = redact(scrubbed, obligations); err != nil {
+		return nil, writ.Refuse(writ.ResultWithheld, "policy allows this result only in part, and it cannot be taken apart; it is withheld", err)
+	}
+	res.echoed = echoed
 	v, err := canon.Parse(res.bytes, resultLimits)
 	if err != nil {
 		return nil, unknown(err)
@@ -169,10 +179,10 @@ func (g *Gate) record(ctx context.Context, c *carried, res *Result, failed error
 			}
 		}
 	}
-	receipts, err := g.Ledger.Commit(ctx, e)
+	receipts, err := g.settle(ctx, c, e)
 	if errors.Is(err, ledger.ErrConflict) {
 		d = writ.Refuse(writ.ResultWithheld, "the task ended while this call ran; its result is withheld", nil)
-		e.Expect, e.Leaf.Code = nil, d.Code
+		e.Expect, e.Changes, e.Leaf.Code = nil, nil, d.Code
 		receipts, err = g.Ledger.Commit(ctx, e)
 	}
 	if err != nil {
@@ -187,6 +197,27 @@ func (g *Gate) record(ctx context.Context, c *carried, res *Result, failed error
 	}
 	res.seal(c, receipts[0])
 	return res, nil
+}
+
+// settle commits an outcome. If another process has recorded what the task has
+// read meanwhile, that is remembered first.
+func (g *Gate) settle(ctx context.Context, c *carried, e *ledger.Entry) ([]ledger.Receipt, error) {
+	expect := e.Expect
+	for range attempts {
+		e.Expect, e.Changes = slices.Clip(expect), nil
+		g.took(e, c.attempt)
+		receipts, err := g.Ledger.Commit(ctx, e)
+		if row, ok := errors.AsType[*ledger.Error](err); !ok || row.Err != ledger.ErrConflict || row.Kind != kindReader {
+			return receipts, err
+		}
+		if _, err = g.reader(ctx, c.attempt); err == nil {
+			err = g.remember(ctx, c.query.Task.ID)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, ledger.ErrConflict
 }
 
 // revoke ends the call's credential. It does not fail the call: what cannot

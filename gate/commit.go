@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/writgate/writ"
@@ -109,10 +110,11 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 		}
 		token.UnderApproval(r.ID)
 		e.Leaf.Approval = r.ID
-		token.UnderApproval(r.ID)
 		e.Expect, e.Changes = append(e.Expect, expect...), append(e.Changes, used)
 	}
-	return &carried{query: q, attempt: a, token: token, row: row, expect: e.Expect, begun: time.Now()}, e, nil
+	c := &carried{query: q, attempt: a, token: token, row: row, expect: e.Expect, begun: time.Now()}
+	e.Expect = append(slices.Clip(e.Expect), a.reader)
+	return c, e, nil
 }
 
 // take adds what a call takes of its task's budgets.

@@ -18,6 +18,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,8 @@ type Gate struct {
 
 	force   atomic.Pointer[policy.Bundle] // the bundle in force, as last read
 	flights flights
+	once    sync.Once
+	name    string // of this process, among those that share the ledger
 }
 
 // An Upstream is the tools behind the gate. It takes nothing but a lease, and
@@ -85,6 +88,8 @@ type attempt struct {
 	decision writ.Decision
 	decided  bool // policy was asked: query and decision replay
 	args     *canon.Value
+	reader   ledger.Expect // who recorded last what the task has read
+	mine     bool          // it was this process
 	reads    []ledger.Expect
 	approval *approval.Request
 }
@@ -133,7 +138,7 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 	}
 
 	// 3. Trace: where did every argument come from?
-	if q.Provenance, q.Label, err = g.trace(ctx, &q.Task, a.args); err != nil {
+	if err := g.trace(ctx, a); err != nil {
 		return nil, err
 	}
 

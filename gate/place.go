@@ -9,7 +9,6 @@ import (
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/approval"
-	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/policy"
 	"github.com/writgate/writ/replay"
@@ -109,20 +108,6 @@ func (g *Gate) spent(ctx context.Context, t *writ.Task) (map[string]int64, error
 		spent[b.Name] = row.Count
 	}
 	return spent, nil
-}
-
-// trace asks where the arguments came from. A task whose history this process
-// does not hold is remembered from the log first.
-func (g *Gate) trace(ctx context.Context, t *writ.Task, args *canon.Value) ([]writ.Provenance, writ.Label, error) {
-	if !g.Flow.Knows(t.ID) {
-		g.Flow.Begin(t)
-		if err := g.remember(ctx, t.ID); err != nil {
-			g.Flow.Forget(t.ID)
-			return nil, writ.Label{}, writ.Refuse(writ.Unavailable, "what this task has read could not be read again", err)
-		}
-	}
-	provenance, label := g.Flow.Trace(t, args)
-	return provenance, label, nil
 }
 
 // approved puts what people have answered about this action into the query.

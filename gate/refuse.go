@@ -57,6 +57,9 @@ func (a *attempt) entry(kind string, code writ.Code) *ledger.Entry {
 		e.Leaf.Effect = writ.Deny.String()
 		return e
 	}
+	if code != "" && a.decision.Effect == writ.Permit { // policy said yes, and something else no
+		e.Leaf.Effect = writ.Deny.String()
+	}
 	e.Parts = append(e.Parts, ledger.Part{Name: replay.PartDecision, Bytes: encode(a.decision)})
 	const most = 3 // so that a leaf stays small; the decision has them all
 	for i, r := range a.decision.Reasons {

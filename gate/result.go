@@ -9,7 +9,6 @@ import (
 	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/mcp"
-	"github.com/writgate/writ/replay"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -121,70 +120,4 @@ func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint
 	res.Decision = decisionBlock{Call: call, Effect: writ.Permit.String()}.json()
 	res.Receipt = writ.JSON(fmt.Sprintf(`{"call":%s,"index":%d,"leaf":"sha256:%s"}`, encode(call), r.Index, hex.EncodeToString(hash[:])))
 	return res, nil
-}
-
-// remember reads everything a task has read from the log again.
-func (g *Gate) remember(ctx context.Context, t writ.TaskID) error {
-	const page = 64
-	asked := map[writ.CallID]*canon.Value{} // of calls whose outcome is yet to come
-	for from := int64(0); ; {
-		records, err := g.Ledger.Records(ctx, ledger.Filter{From: from, Task: t, Limit: page})
-		if err != nil {
-			return err
-		}
-		for _, r := range records {
-			from = r.Index + 1
-			switch r.Leaf.Type {
-			case ledger.TypeIntent:
-				asked[r.Leaf.Call] = arguments(r)
-			case ledger.TypeOutcome:
-				if err := g.rememberOne(r, asked[r.Leaf.Call]); err != nil {
-					return err
-				}
-				delete(asked, r.Leaf.Call)
-			}
-		}
-		if len(records) < page {
-			return nil
-		}
-	}
-}
-
-// arguments are those of an intent; nil if they have been erased.
-func arguments(r *ledger.Record) *canon.Value {
-	q, err := replay.Query(r)
-	if err != nil {
-		return nil
-	}
-	v, _ := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
-	return v
-}
-
-// rememberOne reads one outcome again. What cannot be read is the worst it
-// could have been.
-func (g *Gate) rememberOne(r *ledger.Record, args *canon.Value) error {
-	if r.Leaf.Note["class"] == "" {
-		return nil // nothing came back
-	}
-	var label writ.Label
-	body, ok := r.Part(partResult)
-	if !ok {
-		g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, nil, nil)
-		return nil
-	}
-	if err := label.Integrity.UnmarshalText([]byte(r.Leaf.Note["integrity"])); err != nil {
-		return err
-	}
-	if err := label.Class.UnmarshalText([]byte(r.Leaf.Note["class"])); err != nil {
-		return err
-	}
-	v, err := canon.Parse(body, resultLimits)
-	if err != nil {
-		return err
-	}
-	if args == nil { // erased: any leaf could repeat them
-		label.Integrity = writ.Untrusted
-	}
-	g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, args, v)
-	return nil
 }

@@ -1,0 +1,129 @@
+package gate
+
+import (
+	"context"
+	"crypto/rand"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/replay"
+)
+
+// kindReader names, by task, the process that last recorded what the task has
+// read. Every other process has to read the log before it decides: its memory
+// of the task is not all there is. While one process works for a task the row
+// does not change, and costs nothing.
+const kindReader = "reader"
+
+// self is this process among those that share a ledger.
+func (g *Gate) self() string {
+	g.once.Do(func() { g.name = rand.Text() })
+	return g.name
+}
+
+// trace asks where the arguments came from, after everything that the task has
+// read is remembered here, whichever process let it be read.
+func (g *Gate) trace(ctx context.Context, a *attempt) error {
+	t := &a.query.Task
+	owner, err := g.reader(ctx, a)
+	if err == nil && (!g.Flow.Knows(t.ID) || owner != "" && owner != g.self()) {
+		g.Flow.Begin(t)
+		if err = g.remember(ctx, t.ID); err != nil {
+			g.Flow.Forget(t.ID)
+		}
+	}
+	if err != nil {
+		return writ.Refuse(writ.Unavailable, "what this task has read could not be read again", err)
+	}
+	a.query.Provenance, a.query.Label = g.Flow.Trace(t, a.args)
+	return nil
+}
+
+// reader reads who recorded last, and notes what a commit must find unchanged.
+func (g *Gate) reader(ctx context.Context, a *attempt) (owner string, err error) {
+	key := string(a.query.Task.ID)
+	row, ok, err := g.Ledger.Get(ctx, kindReader, key)
+	a.reader, a.mine = ledger.Expect{Kind: kindReader, Key: key, At: ledger.Absent}, false
+	if ok {
+		a.reader.At, owner = row.At, string(row.Value)
+		a.mine = owner == g.self()
+	}
+	return owner, err
+}
+
+// took makes an outcome say that this process recorded it, if the last one was
+// another's.
+func (g *Gate) took(e *ledger.Entry, a *attempt) {
+	e.Expect = append(e.Expect, a.reader)
+	if !a.mine {
+		e.Changes = append(e.Changes, ledger.Change{Op: ledger.Put, Kind: kindReader, Key: a.reader.Key, Value: []byte(g.self())})
+	}
+}
+
+// remember reads what a task has read, and is not remembered here, from the
+// log.
+func (g *Gate) remember(ctx context.Context, t writ.TaskID) error {
+	const page = 64
+	asked := map[writ.CallID]*canon.Value{} // of calls whose outcome is yet to come
+	for from := int64(0); ; {
+		records, err := g.Ledger.Records(ctx, ledger.Filter{From: from, Task: t, Limit: page})
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			from = r.Index + 1
+			switch r.Leaf.Type {
+			case ledger.TypeIntent:
+				asked[r.Leaf.Call] = arguments(r)
+			case ledger.TypeOutcome:
+				if err := g.rememberOne(r, asked[r.Leaf.Call]); err != nil {
+					return err
+				}
+				delete(asked, r.Leaf.Call)
+			}
+		}
+		if len(records) < page {
+			return nil
+		}
+	}
+}
+
+// arguments are those of an intent; nil if they have been erased.
+func arguments(r *ledger.Record) *canon.Value {
+	q, err := replay.Query(r)
+	if err != nil {
+		return nil
+	}
+	v, _ := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
+	return v
+}
+
+// rememberOne reads one outcome again. What cannot be read is the worst it
+// could have been.
+func (g *Gate) rememberOne(r *ledger.Record, args *canon.Value) error {
+	if r.Leaf.Note["class"] == "" {
+		return nil // nothing came back
+	}
+	var label writ.Label
+	body, ok := r.Part(partResult)
+	if !ok {
+		g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, nil, nil)
+		return nil
+	}
+	if err := label.Integrity.UnmarshalText([]byte(r.Leaf.Note["integrity"])); err != nil {
+		return err
+	}
+	if err := label.Class.UnmarshalText([]byte(r.Leaf.Note["class"])); err != nil {
+		return err
+	}
+	v, err := canon.Parse(body, resultLimits)
+	if err != nil {
+		return err
+	}
+	if args == nil { // erased: any leaf could repeat them
+		label.Integrity = writ.Untrusted
+	}
+	g.Flow.Remember(r.Leaf.Task, r.Leaf.Call, label, args, v)
+	return nil
+}
