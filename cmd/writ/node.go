@@ -237,12 +237,27 @@ func (n *node) firstPolicies(ctx context.Context, by writ.UserID) (bool, error) 
 	return true, nil
 }
 
-// run keeps the gateway in order until ctx ends: credentials that are over,
-// refusals that were counted, upstreams whose tools may have changed. It
-// returns early, with an error, if the ledger has failed.
+// sweep ends the credentials that are over, every second until ctx ends. A
+// backend that hangs holds up nothing but itself.
+func (n *node) sweep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if left, err := n.broker.Sweep(ctx); err != nil && ctx.Err() == nil {
+				n.log.Warn("credentials wait to be revoked", "waiting", left.Waiting, "overdue", left.Overdue, "error", err)
+			}
+		}
+	}
+}
+
+// run keeps the gateway in order until ctx ends: tasks whose time is over,
+// trust bundles, upstreams whose tools may have changed. It returns early, with
+// an error, if the ledger has failed.
 func (n *node) run(ctx context.Context, changed func()) error {
-	sweep := time.NewTicker(time.Second)
-	defer sweep.Stop()
 	slow := time.NewTicker(10 * time.Second)
 	defer slow.Stop()
 	for {
@@ -251,10 +266,6 @@ func (n *node) run(ctx context.Context, changed func()) error {
 			return nil
 		case <-n.ledger.Failed():
 			return errors.New("the ledger has failed: nothing is dispatched any more; start the gateway again")
-		case <-sweep.C:
-			if left, err := n.broker.Sweep(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("credentials wait to be revoked", "waiting", left.Waiting, "overdue", left.Overdue, "error", err)
-			}
 		case name := <-n.upstreams.Changed():
 			n.rediscover(ctx, name)
 			changed()
