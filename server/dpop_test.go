@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/gate"
 	"github.com/writgate/writ/identity"
 	"github.com/writgate/writ/identity/devca"
 	"github.com/writgate/writ/mcp"
@@ -114,6 +115,40 @@ func TestH05ProofIsForOneRequest(t *testing.T) {
 	time.AfterFunc(100*time.Millisecond, func() { d.answer(true) })
 	if a := pay(state); a.text() != "paid" {
 		t.Errorf("after the approval: %d %s", a.status, a.body)
+	}
+}
+
+// The gate may be asked about a request again, as when it depended on another
+// call: the proof was used up by its own first decision, and is no replay.
+func TestH05RequestIsDecidedAgain(t *testing.T) {
+	d := open(t, writtest.Setup{}, nil)
+	h := d.holder("bank.*")
+	header := http.Header{}
+	h.prove(header, "POST", "/mcp", "body")
+	evidence := identity.Evidence{
+		Authorization: header["Authorization"], Proof: header["Dpop"], Method: "POST", URL: "https://" + d.addr + "/mcp", Body: []byte("body"),
+	}
+	r := &gate.Request{
+		Call: writ.NewID[writ.CallID](d.Clock.Now()), Evidence: evidence,
+		Action: writ.Action{Kind: writ.KindTool, Upstream: "bank", Name: "pay", Arguments: `{"amount":7}`},
+	}
+	for i := range 3 {
+		if _, err := d.Gate.Do(t.Context(), r); err == nil || writ.AsDenial(err).Code != writ.ApprovalRequired {
+			t.Fatalf("decision %d: %v", i, err)
+		}
+	}
+	d.answer(true)
+	if _, err := d.Gate.Do(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	another := &gate.Request{Call: writ.NewID[writ.CallID](d.Clock.Now()), Evidence: evidence, Action: r.Action}
+	if _, err := d.Gate.Do(t.Context(), another); err == nil || writ.AsDenial(err).Code != writ.ProofReplayed {
+		t.Errorf("another request with the same proof: %v", err)
+	}
+	d.Clock.Advance(time.Hour)
+	r.Call = writ.NewID[writ.CallID](d.Clock.Now())
+	if _, err := d.Gate.Do(t.Context(), r); err == nil || writ.AsDenial(err).Code != writ.Unauthenticated {
+		t.Errorf("the same request when its proof has expired: %v", err)
 	}
 }
 

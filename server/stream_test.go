@@ -257,6 +257,17 @@ func TestRateOfOneKey(t *testing.T) {
 	if n := let(20); n != 5 {
 		t.Errorf("%d a second after that, want 5", n)
 	}
+	var counted int64
+	d.noise.Record = func(_ context.Context, r server.Refusals) error {
+		counted += r.Counts[writ.RateLimited]
+		return nil
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	d.noise.Run(ctx)
+	if counted != 10+15+5+15 {
+		t.Errorf("%d refusals were counted, want %d", counted, 10+15+5+15)
+	}
 }
 
 // session begins a session of 2025-11-25, and gives the headers for it.
