@@ -20,20 +20,31 @@ func (doctorCmd) Run(s *session) error {
 	if err := s.client.Get(s.ctx, "/doctor", &page); err != nil {
 		return err
 	}
-	marks := map[string]trusted{"ok": " ", "note": "-", "warning": "!", "bad": "X"}
-	err := list(s, page.Items, "", func(f api.Fact) []any {
-		return []any{marks[f.Level], f.About, f.Name, f.Value, f.Hint}
-	})
-	if err != nil {
-		return err
-	}
+	bad, about := false, ""
 	for _, f := range page.Items {
-		if f.Level == "bad" {
-			return verdict(exitNo)
+		bad = bad || f.Level == "bad"
+		if s.wantsJSON() {
+			if err := s.json(f); err != nil {
+				return err
+			}
+			continue
 		}
+		if f.About != about {
+			about = f.About
+			s.printf("%s\n", about)
+		}
+		s.printf("%-3s %-20s %s\n", marks[f.Level], f.Name, f.Value)
+		if f.Hint != "" {
+			s.printf("    %-20s %s\n", trusted(""), f.Hint)
+		}
+	}
+	if bad {
+		return verdict(exitNo)
 	}
 	return nil
 }
+
+var marks = map[string]trusted{"ok": "", "note": " -", "warning": " !", "bad": " X"}
 
 // A statusCmd says how the gateway is.
 type statusCmd struct{}

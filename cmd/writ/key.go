@@ -40,6 +40,9 @@ const (
 	keySalt       = 16
 )
 
+// iterations is keyIterations, but in tests, which open many keys.
+var iterations = keyIterations
+
 var errPassphrase = &declined{"the passphrase is wrong, or the key file is damaged"}
 
 // An operatorKey is an operator's key as it is stored.
@@ -60,7 +63,7 @@ func sealKey(user writ.UserID, key ed25519.PrivateKey, passphrase string) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	k := &operatorKey{user: user, thumbprint: thumbprint, iterations: keyIterations, salt: make([]byte, keySalt)}
+	k := &operatorKey{user: user, thumbprint: thumbprint, iterations: iterations, salt: make([]byte, keySalt)}
 	rand.Read(k.salt)
 	aead, err := k.aead(passphrase)
 	if err != nil {
@@ -105,8 +108,8 @@ func parseKey(text []byte) (*operatorKey, error) {
 	}
 	k := &operatorKey{user: writ.UserID(user), thumbprint: writ.Thumbprint(thumbprint)}
 	var err error
-	if k.iterations, err = strconv.Atoi(kdf[1]); err != nil || k.iterations < keyIterations || k.iterations > keyMost {
-		return nil, fmt.Errorf("an operator's key with %.20q iterations, want %d to %d", kdf[1], keyIterations, keyMost)
+	if k.iterations, err = strconv.Atoi(kdf[1]); err != nil || k.iterations < iterations || k.iterations > keyMost {
+		return nil, fmt.Errorf("an operator's key with %.20q iterations, want %d to %d", kdf[1], iterations, keyMost)
 	}
 	if k.salt, err = base64.StdEncoding.DecodeString(kdf[2]); err != nil || len(k.salt) < keySalt {
 		return nil, bad

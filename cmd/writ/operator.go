@@ -108,7 +108,7 @@ func (s *session) printOperator(who writ.UserID, thumbprint writ.Thumbprint) err
 	if s.wantsJSON() {
 		return s.json(map[string]string{"user": string(who), "key": string(thumbprint), "file": s.OperatorKey})
 	}
-	fprintf(s.errs, "%s\n\nin the gateway's writ.yaml:\n\n", s.OperatorKey)
+	fprintf(s.errs, "%s\n\nin the gateway's writ.yaml, which it reads when it starts:\n\n", s.OperatorKey)
 	for line := range strings.Lines(operatorLines(who, thumbprint)) {
 		s.printf("%s\n", strings.TrimSuffix(line, "\n"))
 	}
