@@ -107,15 +107,15 @@ func (x *exchange) invoke() error {
 
 // resume finds the call that a request goes on with. It is nil for a new one.
 func (x *exchange) resume(ask writ.Digest) (*handle, error) {
-	inputs := x.req.Params.Get("inputResponses")
 	state, ok := x.req.Params.Get("requestState").Str()
 	if !ok {
-		if inputs != nil {
-			return nil, &mcp.Error{Code: mcp.CodeInvalidParams, HTTP: http.StatusBadRequest, Message: "inputResponses without the requestState they answer"}
-		}
+		// Answers without a state answer nothing that was asked through here:
+		// they are dropped, and the tool asks again (2026-07-28, patterns,
+		// "Multi Round-Trip Requests").
 		x.call.Call = x.req.Meta.Call
 		return nil, nil
 	}
+	inputs := x.req.Params.Get("inputResponses")
 	h, err := x.m.open(state, x.who.Caller.Key, ask)
 	if err != nil {
 		return nil, err
