@@ -509,7 +509,10 @@ func TestWatching(t *testing.T) {
 			done = true
 		}
 	}
-	if got["modern"] != 1 || got["legacy"] != 1 || got["brittle"] != 1 {
+	if got["legacy"] != 1 || got["brittle"] != 1 {
 		t.Errorf("told %v, want once of each", got)
+	}
+	if n := got["modern"]; n < 2 || n > 5 { // which never stops saying so
+		t.Errorf("told %d times of the one that changes all the time, want what it may have saved up", n)
 	}
 }

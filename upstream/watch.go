@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	settleTime = 500 * time.Millisecond // after the first of several notices
-	gapTime    = 5 * time.Second        // between two reports of one upstream
+	settleTime = 100 * time.Millisecond // after the first of several notices
+	gapTime    = 5 * time.Second        // in which an upstream earns one report,
+	savedUp    = 4                      // of which it may have so many saved up
 	relistTime = 5 * time.Minute        // after which its lists may have changed without a word
 	retryTime  = time.Second            // before listening again, doubled each time up to relistTime
 )
@@ -25,7 +26,7 @@ func (p *peer) poked() {
 }
 
 // watch reports on out that the upstream's lists may have changed: when it
-// says so, and from time to time. However often it says so, it is reported
+// says so, and from time to time. One that says so all the time is reported
 // once in a while.
 func (p *peer) watch(ctx context.Context, out chan<- string) {
 	if p.http != nil {
@@ -33,6 +34,7 @@ func (p *peer) watch(ctx context.Context, out chan<- string) {
 	}
 	clock := time.NewTimer(relistTime)
 	defer clock.Stop()
+	paid := time.Now() // until when the reports that were made are paid for
 	for {
 		select {
 		case <-p.poke:
@@ -53,7 +55,11 @@ func (p *peer) watch(ctx context.Context, out chan<- string) {
 		case <-ctx.Done():
 			return
 		}
-		if !sleep(ctx, gapTime) {
+		if now := time.Now(); paid.Before(now) {
+			paid = now
+		}
+		paid = paid.Add(gapTime)
+		if !sleep(ctx, time.Until(paid)-savedUp*gapTime) {
 			return
 		}
 	}
