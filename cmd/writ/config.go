@@ -64,14 +64,14 @@ type issuerConfig struct {
 
 // A ledgerConfig says how the log is kept.
 type ledgerConfig struct {
-	Origin    string    `yaml:"origin"`    // the log's name, a URL without a scheme; it never changes
-	Gateway   string    `yaml:"gateway"`   // this gateway's name in its records
-	Anchor    string    `yaml:"anchor"`    // a file on another volume, that remembers how long the log was
-	Witnesses []witness `yaml:"witnesses"` // who cosigns the log's checkpoints
+	Origin    string          `yaml:"origin"`    // the log's name, a URL without a scheme; it never changes
+	Gateway   string          `yaml:"gateway"`   // this gateway's name in its records
+	Anchor    string          `yaml:"anchor"`    // a file on another volume, that remembers how long the log was
+	Witnesses []witnessConfig `yaml:"witnesses"` // who cosigns the log's checkpoints
 }
 
-// A witness is somebody else who watches the log.
-type witness struct {
+// A witnessConfig is somebody else who watches the log.
+type witnessConfig struct {
 	Key string `yaml:"key"` // its verifier key (c2sp.org/tlog-cosignature)
 	URL string `yaml:"url"`
 }

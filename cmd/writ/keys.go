@@ -36,14 +36,11 @@ func openKeys(dir string) (*keys, error) {
 	for name, into := range map[string]*ed25519.PrivateKey{
 		"log": &k.log, "token": &k.token, "capability": &k.capability, "gateway": &k.gateway,
 	} {
-		seed, err := keyFile(filepath.Join(dir, name), newSeed)
+		key, err := signingKey(filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
-		if len(seed) != ed25519.SeedSize {
-			return nil, fmt.Errorf("key %s has %d bytes, want %d", name, len(seed), ed25519.SeedSize)
-		}
-		*into = ed25519.NewKeyFromSeed(seed)
+		*into = key
 	}
 	for name, into := range map[string]*[32]byte{
 		"seal": &k.seal, "pseudonym": &k.pseudonym, "mac": &k.mac, "state": &k.state, "static": &k.static,
@@ -58,6 +55,18 @@ func openKeys(dir string) (*keys, error) {
 		*into = [32]byte(b)
 	}
 	return k, nil
+}
+
+// signingKey reads an Ed25519 key, and makes it if there is none.
+func signingKey(name string) (ed25519.PrivateKey, error) {
+	seed, err := keyFile(name, newSeed)
+	if err != nil {
+		return nil, err
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("%s has %d bytes, want %d", name, len(seed), ed25519.SeedSize)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
 }
 
 // openCA reads the development authority, and makes it if there is none.

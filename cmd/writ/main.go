@@ -104,7 +104,8 @@ type proofCmds struct {
 	Receipts struct {
 		Prove receiptsProveCmd `cmd:"" help:"Print the receipt of a record, which anybody can verify offline."`
 	} `cmd:"" group:"proof" help:"Receipts of records."`
-	Verify verifyCmd `cmd:"" group:"proof" help:"Verify a receipt offline, against public keys alone."`
+	Witness witnessCmd `cmd:"" group:"proof" help:"Watch a log, and cosign what goes on from what was seen."`
+	Verify  verifyCmd  `cmd:"" group:"proof" help:"Verify a receipt offline, against public keys alone."`
 }
 
 // youCmds are about whoever sits here.

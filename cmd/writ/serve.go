@@ -96,6 +96,7 @@ func (n *node) serve(ctx context.Context, l *listeners) error {
 	start("the operators' door", func(ctx context.Context) error { return operators.Serve(ctx, l.admin) })
 	start("keeping order", func(ctx context.Context) error { return n.run(ctx, mcp.Changed) })
 	start("ending credentials", n.sweep)
+	wg.Go(func() { n.askWitnesses(ctx) })
 	start("counting refusals", func(ctx context.Context) error { n.noise.Run(ctx); return nil })
 	wg.Wait()
 	close(errs)
