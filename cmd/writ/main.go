@@ -73,6 +73,7 @@ type workCmds struct {
 	Tasks struct {
 		Ls   tasksLsCmd   `cmd:"" help:"List tasks in the order they were opened."`
 		Show tasksShowCmd `cmd:"" help:"Show a task."`
+		Open tasksOpenCmd `cmd:"" help:"Open a task for an agent's key. Needs your key."`
 		End  tasksEndCmd  `cmd:"" help:"End a task, its calls, approvals and credentials."`
 	} `cmd:"" group:"work" help:"Tasks of agents."`
 	Revoke revokeCmd `cmd:"" group:"work" help:"Take authority away, everywhere, and say what that did."`

@@ -168,6 +168,8 @@ func TestAnswersFitOpenAPI(t *testing.T) {
 
 	run := map[string]any{"agent": writtest.AgentID("billing"), "key": "a-fresh-key", "for": "answer the mail"}
 	opened := ask("POST", "/runs", run, "omar")
+	run["key"] = "another-key"
+	ask("POST", "/tasks", run, "olga")
 	ask("POST", "/runs/"+opened["task"].(string)+"/token", nil, "")
 	ask("POST", task+"/show", nil, "")
 	ask("POST", task+"/end", answer{Reason: "done"}, "")
@@ -247,7 +249,7 @@ func TestWhatAddsAuthorityNeedsAProof(t *testing.T) {
 		}
 	}
 	slices.Sort(needs)
-	want := []string{"/agents/reinstate", "/approvals/{approval}/approve", "/lift", "/policy/apply", "/tools/review"}
+	want := []string{"/agents/reinstate", "/approvals/{approval}/approve", "/lift", "/policy/apply", "/tasks", "/tools/review"}
 	if !slices.Equal(needs, want) {
 		t.Errorf("a proof is needed for %v, want %v", needs, want)
 	}

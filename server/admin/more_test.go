@@ -431,6 +431,27 @@ func TestRunsWithoutAProof(t *testing.T) {
 	d.want(d.Post(t.Context(), "/runs/"+string(run.Task)+"/token", struct{}{}, nil), writ.OutsideTask)
 }
 
+func TestOperatorOpensATask(t *testing.T) {
+	d := open(t)
+	a := d.Agent("billing")
+	in := map[string]any{"agent": writtest.AgentID("billing"), "key": a.Key, "for": "answer the mail", "grant": []writ.Permission{{Tool: "mail.*"}}, "minutes": 5}
+	d.want(d.Post(t.Context(), "/tasks", in, nil), writ.NoPossession)
+	var task api.Task
+	d.must(d.act("omar", "/tasks", in, &task))
+	if task.User != "omar" || task.State != writ.Open || int64(task.Expires-task.Opened) != 5*60*1000 || task.Purpose != nil {
+		t.Errorf("the task is %+v", task)
+	}
+	if _, err := a.Call("mail.send", `{"to":"lena"}`); err != nil {
+		t.Errorf("a call of the task: %v", err)
+	}
+	if _, err := a.Call("bank.pay", `{"eur":1,"to":"lena"}`); writ.AsDenial(err).Code != writ.OutsideTask {
+		t.Errorf("a call outside its grant: %v", err)
+	}
+	d.want(d.act("omar", "/tasks", in, &task), writ.AlreadyUsed)
+	in["agent"] = writtest.AgentID("nobody")
+	d.want(d.act("omar", "/tasks", in, &task), writ.AgentNotActive)
+}
+
 func TestDoctor(t *testing.T) {
 	d := open(t)
 	d.Vault.FailRevoke = func() error { return os.ErrDeadlineExceeded }

@@ -17,6 +17,7 @@ func routes() []route {
 
 		at(reads, "list_tasks", "GET /tasks", (*Server).listTasks),
 		at(reads, "get_task", "GET /tasks/{task}", (*Server).getTask),
+		at(grants, "open_task", "POST /tasks", (*Server).openTask),
 		at(shows, "show_task", "POST /tasks/{task}/show", (*Server).showTask),
 		at(removes, "end_task", "POST /tasks/{task}/end", (*Server).endTask),
 		at(vouched, "run", "POST /runs", (*Server).run),

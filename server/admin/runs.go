@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -11,10 +12,10 @@ import (
 	"github.com/writgate/writ/server/admin/api"
 )
 
-type runRequest struct {
-	Agent     writ.AgentID      `json:"agent"`         // of the development domain, and registered
-	Key       writ.Thumbprint   `json:"key"`           // of the run's own, fresh key
-	For       string            `json:"for,omitempty"` // what the operator wants done: the prompt. Needs a proof, as do those below
+type taskRequest struct {
+	Agent     writ.AgentID      `json:"agent"`         // a registered one; for a run, of the development domain
+	Key       writ.Thumbprint   `json:"key"`           // whose calls are the task's: a key without an open task
+	For       string            `json:"for,omitempty"` // what the operator wants done, in their words: the prompt
 	Data      string            `json:"data,omitempty"`
 	Grant     []writ.Permission `json:"grant,omitempty"` // what it may call, within which bounds; all that policy permits, if it is empty
 	Budgets   []writ.Budget     `json:"budgets,omitempty"`
@@ -22,13 +23,46 @@ type runRequest struct {
 	Isolation writ.Isolation    `json:"isolation,omitempty"`
 }
 
-// run opens a task for the fresh key of an agent that is about to be started
-// in the development domain, and gives it a token.
+// openTask opens a task for an agent's key. The operator is its user, and what
+// they say is the prompt.
+func (s *Server) openTask(ctx context.Context, a asker, q taskRequest) (*api.Task, error) {
+	agent, _, err := s.Gate.Catalog.Agent(ctx, q.Agent)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.open(ctx, a, &agent, &q)
+	if err != nil {
+		return nil, err
+	}
+	return s.taskOf(t), nil
+}
+
+func (s *Server) open(ctx context.Context, a asker, agent *writ.Agent, q *taskRequest) (*writ.Task, error) {
+	t := writ.Task{
+		Agent: agent.ID, User: a.operator.User, Key: q.Key, Environment: agent.Environment, Isolation: q.Isolation, Budgets: q.Budgets,
+		Purpose: writ.Purpose{Instructions: q.For, Data: q.Data}, Grant: q.Grant,
+		Expires: s.Now().Add(time.Duration(min(cmp.Or(q.Minutes, 60), 24*60)) * time.Minute).UnixMilli(),
+	}
+	if q.For != "" {
+		t.Purpose.Origin = writ.OriginOperator
+	}
+	if len(t.Grant) == 0 {
+		t.Grant = writ.Grant{{Tool: "*"}}
+	}
+	held, err := s.Gate.Tasks.Open(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return &held.Task, nil
+}
+
+// run gives a token to the fresh key of an agent that is about to be started
+// in the development domain, and opens a task for it.
 //
-// Only an operator's proof opens a task, and makes what they say the prompt.
+// Only an operator's proof opens the task, and makes what they say the prompt.
 // Without one the key has no task, and gets what any such key gets: a short,
 // read-only one that nobody attends. An agent can open this socket, too.
-func (s *Server) run(ctx context.Context, a asker, q runRequest) (*api.Run, error) {
+func (s *Server) run(ctx context.Context, a asker, q taskRequest) (*api.Run, error) {
 	if s.Tokens == nil {
 		return nil, &api.Problem{Status: http.StatusForbidden, Code: writ.Forbidden, Detail: "this gateway has no development domain: agents get their identity elsewhere"}
 	}
@@ -42,29 +76,11 @@ func (s *Server) run(ctx context.Context, a asker, q runRequest) (*api.Run, erro
 		}
 		return s.token(agent, identity.Binding{Agent: agent.ID, Key: q.Key, Audience: s.Audience, Until: s.Now().Add(identity.MaxToken)})
 	}
-	t := writ.Task{
-		Agent: agent.ID, User: a.operator.User, Key: q.Key, Environment: agent.Environment, Isolation: q.Isolation, Budgets: q.Budgets,
-		Purpose: writ.Purpose{Instructions: q.For, Data: q.Data}, Grant: q.Grant,
-		Expires: s.Now().Add(minutes(q.Minutes)).UnixMilli(),
-	}
-	if q.For != "" {
-		t.Purpose.Origin = writ.OriginOperator
-	}
-	if len(t.Grant) == 0 {
-		t.Grant = writ.Grant{{Tool: "*"}}
-	}
-	held, err := s.Gate.Tasks.Open(ctx, t)
+	t, err := s.open(ctx, a, &agent, &q)
 	if err != nil {
 		return nil, err
 	}
-	return s.token(agent, bindingOf(&held.Task, s.Audience))
-}
-
-func minutes(n int64) time.Duration {
-	if n <= 0 || n > 24*60 {
-		n = 60
-	}
-	return time.Duration(n) * time.Minute
+	return s.token(agent, bindingOf(t, s.Audience))
 }
 
 // developed gives an active agent of the development domain.
