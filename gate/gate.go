@@ -142,25 +142,30 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 		return nil, err
 	}
 
-	// 4. Decide. An approval that a person gave to exactly this action is
-	// part of the question, and never goes around it.
-	action := q.Action.Digest()
-	if err := g.approved(ctx, a, action); err != nil {
-		return nil, err
-	}
+	// 4. Decide.
 	bundle, err := g.bundle(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	permit, decision := bundle.Decide(q)
-	a.decision, a.decided = decision, true
-	if permit != nil {
-		return &Permit{attempt: a, policy: permit}, nil
-	}
 
-	// 5. Approve, if a person's word is what is missing. Nobody waits here:
-	// the call is parked, and policy decides again when it comes back.
+	// 5. Approve, if a person's word is what is missing. One that was given to
+	// exactly this action becomes part of the question, and never goes around
+	// it. Otherwise nobody waits here: the call is parked, and policy decides
+	// again when it comes back.
 	if decision.Effect == writ.StepUp {
+		if err := g.approved(ctx, a); err != nil {
+			return nil, err
+		}
+		if q.Assurance > writ.NoAssurance {
+			permit, decision = bundle.Decide(q)
+		}
+	}
+	a.decision, a.decided = decision, true
+	switch {
+	case permit != nil:
+		return &Permit{attempt: a, policy: permit}, nil
+	case decision.Effect == writ.StepUp:
 		return nil, g.ask(ctx, a)
 	}
 	return nil, policy.Refusal(q, decision)

@@ -111,8 +111,8 @@ func (g *Gate) spent(ctx context.Context, t *writ.Task) (map[string]int64, error
 }
 
 // approved puts what people have answered about this action into the query.
-func (g *Gate) approved(ctx context.Context, a *attempt, action writ.Digest) error {
-	r, err := g.Approvals.Find(ctx, a.query.Task.ID, action)
+func (g *Gate) approved(ctx context.Context, a *attempt) error {
+	r, err := g.Approvals.Find(ctx, a.query.Task.ID, a.query.Action.Digest())
 	if err != nil {
 		return writ.Refuse(writ.Unavailable, "approvals could not be read", err)
 	}
