@@ -23,7 +23,8 @@ type Trust struct {
 	Witnesses []string // verifier keys of witnesses (c2sp.org/tlog-cosignature, Ed25519)
 }
 
-// A Verified is a record that is in the log.
+// A Verified is a record that is in the log. Who may have rewritten the log,
+// Standing says.
 type Verified struct {
 	Index     int64
 	Size      int64 // of the log, when the receipt was made
@@ -34,6 +35,17 @@ type Verified struct {
 	// their own clocks. If there are none, who holds the log's key could have
 	// rewritten it.
 	Witnesses map[string]time.Time
+}
+
+// Standing says who stands behind the log being the one that everybody sees.
+func (v *Verified) Standing() string {
+	switch len(v.Witnesses) {
+	case 0:
+		return "unwitnessed: the key holder could have rewritten history"
+	case 1:
+		return "witnessed by 1"
+	}
+	return fmt.Sprintf("witnessed by %d", len(v.Witnesses))
 }
 
 // Verify checks a receipt, as Prove makes it, against public keys alone. It
@@ -91,6 +103,9 @@ func (t Trust) open(b []byte) (checkpoint, map[string]time.Time, error) {
 	}
 	for _, k := range t.Witnesses {
 		v, err := newWitnessVerifier(k)
+		if err == nil && slices.ContainsFunc(t.Logs, v.isKeyOf) {
+			err = errors.New("a log cannot witness itself")
+		}
 		if err != nil {
 			return none, nil, fmt.Errorf("the witness key %.80q: %w", k, err)
 		}
@@ -148,6 +163,12 @@ func newWitnessVerifier(vkey string) (*witnessVerifier, error) {
 	return &witnessVerifier{name, uint32(h), ed25519.PublicKey(k[1:])}, nil
 }
 
+// isKeyOf says whether a log's verifier key has the same public key.
+func (v *witnessVerifier) isKeyOf(vkey string) bool {
+	b, err := base64.StdEncoding.DecodeString(vkey[strings.LastIndexByte(vkey, '+')+1:])
+	return err == nil && len(b) != 0 && bytes.Equal(b[1:], v.key)
+}
+
 // Name implements note.Verifier.
 func (v *witnessVerifier) Name() string { return v.name }
 
@@ -160,7 +181,7 @@ func (v *witnessVerifier) Verify(msg, sig []byte) bool {
 		return false
 	}
 	at := binary.BigEndian.Uint64(sig)
-	return at < 1<<63 && ed25519.Verify(v.key, cosigned(at, msg), sig[8:])
+	return at != 0 && at < 1<<63 && ed25519.Verify(v.key, cosigned(at, msg), sig[8:])
 }
 
 // cosigned is what a witness signs.

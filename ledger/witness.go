@@ -72,20 +72,26 @@ func (l *Ledger) has(ctx context.Context, v View, c checkpoint) error {
 	return err
 }
 
-// joinNotes puts the signatures of two notes under their one text.
+// joinNotes puts the signatures of two notes under their one text, of each key
+// the one of b if both have one.
 func joinNotes(a, b []byte) ([]byte, error) {
-	textA, _, okA := bytes.Cut(a, []byte("\n\n"))
-	textB, sigs, okB := bytes.Cut(b, []byte("\n\n"))
-	if !okA || !okB || !bytes.Equal(textA, textB) {
+	text, sigsA, okA := bytes.Cut(a, []byte("\n\n"))
+	textB, sigsB, okB := bytes.Cut(b, []byte("\n\n"))
+	if !okA || !okB || !bytes.Equal(text, textB) {
 		return nil, errors.New("not two notes of one text")
 	}
-	for line := range bytes.Lines(sigs) {
-		if !bytes.Contains(a, line) {
-			a = append(a[:len(a):len(a)], line...)
+	out := append(bytes.Clone(text), "\n\n"...)
+	for line := range bytes.Lines(sigsA) {
+		if !bytes.Contains(sigsB, line[:min(len(line), bytes.LastIndexByte(line, ' ')+1+keyChars)]) {
+			out = append(out, line...)
 		}
 	}
-	return a, nil
+	return append(out, sigsB...), nil
 }
+
+// keyChars are the characters of a signature's base64 that only its key sets:
+// the key's ID has four bytes.
+const keyChars = 5
 
 // cosigned is the checkpoint for the receipt of a record: one that witnesses
 // have signed, if there is one.
