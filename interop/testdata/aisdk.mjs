@@ -10,7 +10,10 @@ const mcp = await createMCPClient({ transport: { type: "http", url: process.env.
 try {
   const provider = createOpenAICompatible({ name: "scripted", baseURL: llm.url, apiKey: "none" });
   const { steps, text } = await generateText({ model: provider("scripted"), tools: await mcp.tools(), stopWhen: stepCountIs(10), prompt: "go" });
-  for (const step of steps) for (const r of step.toolResults) console.log(JSON.stringify({ tool: r.toolName, output: r.output }));
+  for (const step of steps) for (const r of step.content) {
+    if (r.type === "tool-result") console.log(JSON.stringify({ tool: r.toolName, output: r.output }));
+    if (r.type === "tool-error") console.log(JSON.stringify({ tool: r.toolName, error: String(r.error) }));
+  }
   console.log(JSON.stringify({ text }));
 } finally {
   await mcp.close();
