@@ -234,15 +234,29 @@ func TestF15OneCallOnce(t *testing.T) {
 	if ok.Load() != 1 || len(w.Tools.Seen()) != 1 {
 		t.Errorf("one call went through %d times and reached the tool %d times", ok.Load(), len(w.Tools.Seen()))
 	}
-	res, err := w.Gate.Recall(t.Context(), r.Call, a.Key)
+	res, err := w.Gate.Recall(t.Context(), r.Call, a.Key, r.Action)
 	if err != nil || res == nil {
 		t.Fatalf("F04: Recall = %v, %v", res, err)
 	}
 	if text, _ := res.Body.Value().Pointer("/content/0/text").Str(); text != "here" {
 		t.Errorf("recalled %q", text)
 	}
-	if res, err := w.Gate.Recall(t.Context(), r.Call, "another key"); res != nil || err != nil {
+	if res, err := w.Gate.Recall(t.Context(), r.Call, "another key", r.Action); res != nil || err != nil {
 		t.Errorf("H90: another key recalled %v, %v", res, err)
+	}
+}
+
+func TestF15AnotherActionUnderTheSameCall(t *testing.T) {
+	w := writtest.New(t, writtest.Setup{Tools: []writtest.Tool{{Name: "desk.get", Tier: writ.ReadOnly, Args: map[string]string{"id": "integer"}}}})
+	a := w.Agent("billing")
+	a.Open(everything())
+	r := a.Request("desk.get", `{"id":1}`)
+	if _, err := w.Gate.Do(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	other := a.Request("desk.get", `{"id":2}`)
+	if res, err := w.Gate.Recall(t.Context(), r.Call, a.Key, other.Action); res != nil || writ.AsDenial(err).Code != writ.AlreadyUsed {
+		t.Errorf("recalled %v, %v for another action", res, err)
 	}
 }
 

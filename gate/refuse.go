@@ -12,6 +12,9 @@ import (
 // refuse records that a call was not let through, and gives what its caller
 // is told. A refusal that cannot be recorded is a refusal all the same.
 func (g *Gate) refuse(ctx context.Context, a *attempt, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = writ.Refuse(writ.Unavailable, "the caller did not wait for the decision", err)
+	}
 	d := writ.AsDenial(err)
 	entries := []*ledger.Entry{a.entry(ledger.TypeDecision, d.Code)}
 	entries[0].Changes = a.who.Once

@@ -9,6 +9,7 @@ import (
 	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/mcp"
+	"github.com/writgate/writ/replay"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -84,16 +85,19 @@ func DecisionMeta(call writ.CallID, d *writ.Denial) writ.JSON {
 	return decisionBlock{call, effect.String(), d.Code, d.Reason, d.Argument, d.Bounds, remedy, d.Approval}.json()
 }
 
-// Recall gives the outcome of a call that was made, to the key that made it;
-// nil if there is none, or none yet. A call whose outcome was no result is
-// refused again, as it was.
-func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint) (*Result, error) {
+// Recall gives the outcome of a call that was made, to the key that made it
+// and asks for the same action again; nil if there is none, or none yet. A call
+// whose outcome was no result is refused again, as it was.
+func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint, ask writ.Action) (*Result, error) {
 	records, err := g.Ledger.Records(ctx, ledger.Filter{Call: call, Type: ledger.TypeOutcome})
 	if err != nil {
 		return nil, writ.Refuse(writ.Unavailable, "the call's outcome could not be read", err)
 	}
 	if len(records) == 0 || records[0].Leaf.Key != key || key == "" {
 		return nil, nil
+	}
+	if same, err := g.asked(ctx, call, ask); err != nil || !same {
+		return nil, writ.Refuse(writ.AlreadyUsed, "this call was made before, for another action", err)
 	}
 	r := records[0]
 	if r.Leaf.Code != "" {
@@ -120,4 +124,18 @@ func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint
 	res.Decision = decisionBlock{Call: call, Effect: writ.Permit.String()}.json()
 	res.Receipt = writ.JSON(fmt.Sprintf(`{"call":%s,"index":%d,"leaf":"sha256:%s"}`, encode(call), r.Index, hex.EncodeToString(hash[:])))
 	return res, nil
+}
+
+// asked says whether a call was made for this action.
+func (g *Gate) asked(ctx context.Context, call writ.CallID, ask writ.Action) (bool, error) {
+	records, err := g.Ledger.Records(ctx, ledger.Filter{Call: call, Type: ledger.TypeIntent})
+	if err != nil || len(records) == 0 {
+		return false, err
+	}
+	q, err := replay.Query(records[0])
+	if err != nil {
+		return false, err
+	}
+	placed, err := g.Catalog.Place(ask)
+	return err == nil && placed.Action.Digest() == q.Action.Digest(), err
 }

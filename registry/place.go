@@ -28,7 +28,9 @@ func (c *Catalog) Place(ask writ.Action) (Placed, error) {
 	e := c.find(ask.Upstream, name)
 	if e == nil || e.Quarantine == Unreviewed || e.Quarantine == UnsafeName {
 		// What was never reviewed was never listed: the agent is told no more.
-		return Placed{}, writ.Refuse(writ.UnknownTool, "there is no such tool here", nil)
+		d := writ.Refuse(writ.UnknownTool, "there is no such tool here", nil)
+		d.Remedy = writ.RemedyFix
+		return Placed{}, d
 	}
 	if e.Quarantine != "" {
 		return Placed{}, writ.Refuse(writ.Quarantined, "this tool changed and waits for its review", fmt.Errorf("%s: %s", name, e.Quarantine))

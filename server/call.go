@@ -83,7 +83,7 @@ func (x *exchange) invoke() error {
 	}
 	defer x.out.keepAlive()()
 	if r.Call != "" { // it may have been made
-		res, err := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key)
+		res, err := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key, r.Action)
 		if res != nil || err != nil {
 			return x.deliver(ask, res, err)
 		}
@@ -98,7 +98,7 @@ func (x *exchange) invoke() error {
 	}
 	res, err := x.m.do(ctx, r, x.who.Caller.Key)
 	if d, ok := errors.AsType[*writ.Denial](err); ok && d.Code == writ.AlreadyUsed {
-		if made, recalled := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key); made != nil || recalled != nil {
+		if made, recalled := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key, r.Action); made != nil || recalled != nil {
 			res, err = made, recalled
 		}
 	}
