@@ -227,3 +227,28 @@ func TestWhoeverAnswersIsNotBelieved(t *testing.T) {
 		t.Errorf("signed: %v", signed)
 	}
 }
+
+func TestCompletion(t *testing.T) {
+	for words, want := range map[string]string{
+		"ap":                        "approvals",
+		"approvals ":                "ls show approve deny",
+		"approvals appr":            "approve",
+		"approvals approve --d":     "--dir --digest",
+		"approvals approve -":       "--help --output --dir --socket --operator-key --digest --reason",
+		"-o ":                       "text json",
+		"--output json calls ":      "ls tail show explain",
+		"calls ls --only a":         "all allow ask",
+		"revoke t":                  "task tool",
+		"revoke task --yes task_x ": "",
+		"compl":                     "completion",
+	} {
+		var out, errs bytes.Buffer
+		args := append([]string{"complete", "--"}, strings.Split(words, " ")...)
+		if code := dispatch(t.Context(), args, strings.NewReader(""), &out, &errs); code != exitOK {
+			t.Errorf("%q: exit code %d, %s", words, code, errs.String())
+		}
+		if got := strings.Join(strings.Fields(out.String()), " "); got != want {
+			t.Errorf("%q is completed with %q, want %q", words, got, want)
+		}
+	}
+}

@@ -115,7 +115,9 @@ type youCmds struct {
 		Init operatorInitCmd `cmd:"" help:"Make your operator's key, sealed under a passphrase."`
 		Show operatorShowCmd `cmd:"" help:"Show whose key it is, and its thumbprint."`
 	} `cmd:"" group:"you" help:"Your operator's key."`
-	Version versionCmd `cmd:"" group:"you" help:"Print the version."`
+	Completion completionCmd `cmd:"" group:"you" help:"Print what teaches a shell to complete this command line."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"Print what may come next."`
+	Version    versionCmd    `cmd:"" group:"you" help:"Print the version."`
 }
 
 // settings are the flags of every command.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"strings"
 
 	"github.com/writgate/writ"
 )
@@ -109,8 +108,6 @@ func (s *session) printOperator(who writ.UserID, thumbprint writ.Thumbprint) err
 		return s.json(map[string]string{"user": string(who), "key": string(thumbprint), "file": s.OperatorKey})
 	}
 	fprintf(s.errs, "%s\n\nin the gateway's writ.yaml, which it reads when it starts:\n\n", s.OperatorKey)
-	for line := range strings.Lines(operatorLines(who, thumbprint)) {
-		s.printf("%s\n", strings.TrimSuffix(line, "\n"))
-	}
+	s.print(operatorLines(who, thumbprint))
 	return nil
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/writgate/writ/policy"
 	"github.com/writgate/writ/server/admin/api"
 )
@@ -26,9 +24,7 @@ func (c policyShowCmd) Run(s *session) error {
 		if s.wantsJSON() {
 			return s.json(map[string]string{"file": c.File, "text": text})
 		}
-		for line := range strings.Lines(text) {
-			s.printf("%s\n", strings.TrimRight(line, "\n"))
-		}
+		s.print(text)
 		return nil
 	}
 	if s.wantsJSON() {

@@ -51,6 +51,13 @@ func writeJSON(w io.Writer, v any) error {
 // the format itself is ours.
 func (s *session) printf(format string, args ...any) { fprintf(s.out, format, args...) }
 
+// print prints a text of lines.
+func (s *session) print(text string) {
+	for line := range strings.Lines(text) {
+		s.printf("%s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
 func fprintf(w io.Writer, format string, args ...any) {
 	for i, a := range args {
 		args[i] = harmless(a)
@@ -214,7 +221,7 @@ func (v verdict) Error() string { return fmt.Sprintf("exit code %d", int(v)) }
 // fail says what went wrong, if anything did, what to do about it, and the
 // exit code.
 func (s *session) fail(err error) int {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil {
 		return exitOK
 	}
 	if v, ok := errors.AsType[verdict](err); ok {
@@ -249,6 +256,9 @@ func (s *session) fail(err error) int {
 func (s *session) judge(err error) (code int, hint string) {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage, "writ --help"
+	}
+	if errors.Is(err, context.Canceled) {
+		return exitNo, "interrupted: whether the gateway did it, its records say"
 	}
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return exitUnavailable, "is the gateway running? writ up starts one; --socket says where another one listens (now " + s.Socket + ")"
