@@ -65,7 +65,7 @@ func (statusCmd) Run(s *session) error {
 	case st.Failed:
 		s.printf("FAILED    nothing is recorded, and nothing is called: start it again\n")
 	case st.Halted:
-		s.printf("HALTED    all calls are stopped; %d operators must lift it\n", st.LiftNeeds)
+		s.printf("HALTED    no call begins; %d more operators must lift it\n", st.LiftNeeds)
 	default:
 		s.printf("calls go on\n")
 	}

@@ -48,7 +48,7 @@ type gatewayCmds struct {
 	Up     upCmd     `cmd:"" group:"gateway" help:"Start the gateway."`
 	Status statusCmd `cmd:"" group:"gateway" help:"Say how the gateway and its log are."`
 	Doctor doctorCmd `cmd:"" group:"gateway" help:"Say how everything is: the configuration as understood, the log, and what waits for somebody."`
-	Halt   haltCmd   `cmd:"" group:"gateway" help:"Stop every call until it is lifted."`
+	Halt   haltCmd   `cmd:"" group:"gateway" help:"Let no call begin until it is lifted."`
 	Lift   liftCmd   `cmd:"" group:"gateway" help:"Let calls go on after a halt. Needs your key."`
 
 	Bench       benchCmd       `cmd:"" group:"gateway" help:"Measure what the gateway costs, beside a plain reverse proxy."`

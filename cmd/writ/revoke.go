@@ -86,12 +86,17 @@ func (s *session) confirm(what, name string) error {
 	return refuse("nothing was done")
 }
 
-// A haltCmd stops everything.
+// A haltCmd lets nothing begin.
 type haltCmd struct {
 	Reason string `help:"Why, for the record."`
 }
 
-// Run stops every call. It asks nothing, and needs no key.
+// Help says what it does not do.
+func (haltCmd) Help() string {
+	return `It asks nothing, and needs no key. What is under way goes on to its end: writ revoke stops that.`
+}
+
+// Run halts.
 func (c haltCmd) Run(s *session) error {
 	var st api.Status
 	if err := s.client.Post(s.ctx, "/halt", map[string]string{"reason": c.Reason}, &st); err != nil {
@@ -127,6 +132,6 @@ func (s *session) halted(st *api.Status) error {
 		s.printf("calls go on\n")
 		return nil
 	}
-	s.printf("all calls are stopped, on every gateway; to let them go on, %d operators say: writ lift\n", st.LiftNeeds)
+	s.printf("no call begins, on any gateway; to let calls go on, %d more operators say: writ lift\n", st.LiftNeeds)
 	return nil
 }

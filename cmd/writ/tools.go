@@ -139,7 +139,7 @@ func (c toolsReviewCmd) Run(s *session) error {
 		reviews[t.Name] = registry.Review{Definition: t.Definition, Tier: t.Tier, Fetch: t.Fetch, Result: t.Result, Credential: t.Credential}
 	}
 	if len(reviews) == 0 {
-		fprintf(s.errs, "Nothing waits for a review.\n")
+		fprintf(s.errs, "Nothing waits for a review: writ tools ls --quarantine=any has what cannot be accepted.\n")
 		return nil
 	}
 	var page api.Page[api.Tool]

@@ -53,7 +53,7 @@ func (s *Server) aboutLog(ctx context.Context, a asker) ([]api.Fact, error) {
 		facts = append(facts, api.Fact{About: "log", Name: "clock", Value: fmt.Sprintf("%v behind the newest record", behind), Level: levelBad, Hint: "calls are refused until the clock is right"})
 	}
 	if st.Halted {
-		facts = append(facts, api.Fact{About: "gateway", Name: "halt", Value: fmt.Sprintf("all calls are stopped; %d more must lift it", st.LiftNeeds), Level: levelWarning, Hint: "writ lift"})
+		facts = append(facts, api.Fact{About: "gateway", Name: "halt", Value: fmt.Sprintf("no call begins; %d more operators must lift it", st.LiftNeeds), Level: levelWarning, Hint: "writ lift"})
 	}
 	return facts, nil
 }

@@ -23,8 +23,9 @@ type haltRequest struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// halt stops every call, on every gateway over this ledger, until it is
-// lifted. A halt begins anew for whoever was about to lift the last one.
+// halt lets no call begin, on any gateway over this ledger, until it is lifted.
+// What is under way goes on to its end; revoke stops that. A halt begins anew
+// for whoever was about to lift the last one.
 func (s *Server) halt(ctx context.Context, a asker, q haltRequest) (*api.Status, error) {
 	row, err := json.Marshal(stop{By: a.by()})
 	if err != nil {

@@ -492,3 +492,34 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("halted, and the clock set back: %+v", all)
 	}
 }
+
+// TestProposals: what is guessed of a tool that nobody has reviewed. A tool's
+// own word can make it harmless only where it says nothing else, and a review
+// still has to say so.
+func TestProposals(t *testing.T) {
+	d := open(t)
+	schema := `"inputSchema":{"properties":{},"type":"object"}`
+	for name, want := range map[string]struct {
+		more  string
+		tier  writ.Tier
+		fetch bool
+	}{
+		"list_issues":  {schema, writ.ReadOnly, false},
+		"getIssue":     {schema, writ.Privileged, false}, // one word, as far as anybody can tell
+		"create_issue": {schema, writ.BoundedWrite, false},
+		"drop_table":   {schema, writ.Privileged, false},
+		"export":       {schema + `,"annotations":{"readOnlyHint":true}`, writ.ReadOnly, false},
+		"get_and_wipe": {schema + `,"annotations":{"readOnlyHint":false}`, writ.Privileged, false},
+		"update_all":   {schema + `,"annotations":{"destructiveHint":true}`, writ.Privileged, false},
+		"read_page":    {`"inputSchema":{"properties":{"url":{"type":"string"}},"type":"object"}`, writ.ReadOnly, true},
+		"fetch":        {schema, writ.ReadOnly, true},
+	} {
+		raw := writ.JSON(`{"name":"` + name + `",` + want.more + `}`)
+		d.must(d.Gate.Catalog.Offer(t.Context(), "x", []registry.Definition{{Kind: writ.KindTool, Upstream: "x", Name: name, Raw: raw}}))
+		var tool api.Tool
+		d.must(d.Get(t.Context(), "/tools/x."+name, &tool))
+		if !tool.Proposed || tool.Tier != want.tier || tool.Fetch != want.fetch || tool.Result.Integrity != writ.Untrusted {
+			t.Errorf("%s is proposed as %+v", name, tool)
+		}
+	}
+}

@@ -60,19 +60,20 @@ func toolOf(e *registry.Entry) api.Tool {
 	}
 	if e.Quarantine == registry.Unreviewed {
 		t.Proposed = true
-		t.Tier, t.Fetch, t.Result = propose(e.Name, v)
+		t.Tier, t.Fetch, t.Result = propose(e.Kind, e.Name, v)
 	}
 	return t
 }
 
 // propose guesses what to hold of a tool. It is a start for whoever reviews
 // it, and counts for nothing: the tool's own word can only make it worse.
-func propose(name string, definition *canon.Value) (writ.Tier, bool, writ.Label) {
+func propose(kind writ.Kind, name string, definition *canon.Value) (writ.Tier, bool, writ.Label) {
 	hints := definition.Get("annotations")
 	says := func(hint string) bool { b, ok := hints.Get(hint).Bool(); return ok && b }
 	tier := writ.Privileged
 	switch {
-	case says("readOnlyHint"), hints.Get("readOnlyHint") == nil && begins(name, "get", "list", "read", "search", "find", "query", "describe", "show", "count", "fetch", "resource:read", "prompt:get"):
+	case kind == writ.KindResource, kind == writ.KindPrompt, says("readOnlyHint"),
+		hints.Get("readOnlyHint") == nil && begins(name, "get", "list", "read", "search", "find", "query", "describe", "show", "count", "fetch"):
 		tier = writ.ReadOnly
 	case !says("destructiveHint") && begins(name, "create", "add", "update", "set", "post", "comment", "append", "write", "open", "close", "assign", "label"):
 		tier = writ.BoundedWrite
@@ -84,10 +85,10 @@ func propose(name string, definition *canon.Value) (writ.Tier, bool, writ.Label)
 	return tier, fetch, writ.Label{Integrity: writ.Untrusted, Class: writ.Internal}
 }
 
-// begins says whether one of a name's words is one of these.
+// begins says whether a name's first word is one of these.
 func begins(name string, words ...string) bool {
 	first := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return r == '_' || r == '-' || r == '.' })
-	return len(first) > 0 && (slices.Contains(words, first[0]) || slices.Contains(words, strings.ToLower(name)))
+	return len(first) > 0 && slices.Contains(words, first[0])
 }
 
 type reviewRequest struct {
