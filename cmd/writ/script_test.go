@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	iterations = 1000 // in the commands that scripts run, too
-	testscript.Main(m, map[string]func(){"writ": main, "mail-server": mailServer, "mail-agent": mailAgent})
+	testscript.Main(m, map[string]func(){"writ": main, "mail-server": mailServer, "mail-agent": mailAgent, "nosy-agent": nosyAgent, "show-endpoint": showEndpoint})
 }
 
 // TestScripts runs the real command against a real gate behind its admin
