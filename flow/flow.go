@@ -40,23 +40,14 @@ type Memory struct {
 
 // history is what one task has read.
 type history struct {
-	label   writ.Label
-	sources []source
-	calls   map[writ.CallID]bool // that are in sources, or were too much
-	text    int                  // bytes held in sources
-	over    bool                 // more was read than is held
-}
-
-// source is one result, or the data of the task's own purpose.
-type source struct {
-	call   writ.CallID
-	leaves []leaf
-}
-
-type leaf struct {
-	field   string // JSON Pointer
-	text    string // normalized
-	trusted bool
+	label     writ.Label
+	said      string          // the prompt
+	prompt    string          // normalized
+	trusted   map[string]leaf // by text, the first that said it
+	untrusted shelf
+	calls     map[writ.CallID]bool // that are remembered, or were too much
+	text      int                  // bytes held
+	over      bool                 // more was read than is held
 }
 
 // New gives an empty Memory.
@@ -82,9 +73,10 @@ func (m *Memory) Tasks() []writ.TaskID {
 // nobody attests begins with the worst label: its agent may carry over
 // anything from what it did before.
 func (m *Memory) Begin(t *writ.Task) {
-	h := &history{label: writ.Clean}
+	h := &history{label: writ.Clean, said: t.Purpose.Prompt(), trusted: map[string]leaf{}}
+	h.prompt = normal(h.said)
 	if t.Purpose.Data != "" {
-		h.add(source{leaves: []leaf{{text: normal(t.Purpose.Data)}}})
+		h.add(leaf{text: normal(t.Purpose.Data)}, false)
 		h.label.Integrity = writ.Untrusted
 	}
 	if t.Purpose.Origin == writ.OriginAgent {
@@ -108,11 +100,13 @@ func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, ar
 			asked = append(asked, text)
 		}
 	}
-	s := source{call: call}
+	var read []leaf
+	var trusted []bool
 	for field, v := range canon.Leaves(result) {
 		if text := normal(textOf(v)); text != "" {
 			repeats := slices.ContainsFunc(asked, func(a string) bool { return wordIndex(text, a) >= 0 })
-			s.leaves = append(s.leaves, leaf{field, text, label.Integrity == writ.Trusted && !repeats})
+			read = append(read, leaf{call, field, text})
+			trusted = append(trusted, label.Integrity == writ.Trusted && !repeats)
 		}
 	}
 	m.mu.Lock()
@@ -129,7 +123,9 @@ func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, ar
 	}
 	h.calls[call] = true
 	h.label = h.label.Join(label)
-	h.add(s)
+	for i, l := range read {
+		h.add(l, trusted[i])
+	}
 }
 
 // Forget drops the history of a task that has ended.
@@ -149,7 +145,10 @@ func (m *Memory) Trace(t *writ.Task, args *canon.Value) ([]writ.Provenance, writ
 	if h == nil {
 		h = &history{over: true}
 	}
-	prompt := normal(t.Purpose.Prompt())
+	prompt := h.prompt
+	if said := t.Purpose.Prompt(); said != h.said {
+		prompt = normal(said)
+	}
 	var all []writ.Provenance
 	for pointer, v := range canon.Leaves(args) {
 		if text := textOf(v); text != "" {
@@ -161,15 +160,19 @@ func (m *Memory) Trace(t *writ.Task, args *canon.Value) ([]writ.Provenance, writ
 	return all, h.label
 }
 
-func (h *history) add(s source) {
-	for _, l := range s.leaves {
-		h.text += len(l.text)
-	}
-	if h.text > maxText {
+// add remembers a text, unless there is too much already. One that was read
+// before, and was worth as much then, adds nothing.
+func (h *history) add(l leaf, trusted bool) {
+	switch _, known := h.trusted[l.text]; {
+	case trusted && known:
+	case h.text+len(l.text) > maxText && !h.untrusted.texts[l.text]:
 		h.over = true
-		return
+	case trusted:
+		h.trusted[l.text] = l
+		h.text += len(l.text)
+	default:
+		h.text += h.untrusted.put(l)
 	}
-	h.sources = append(h.sources, s)
 }
 
 // trace finds where a value came from. What somebody trusted said first wins
@@ -181,25 +184,12 @@ func (h *history) trace(value, prompt string) writ.Provenance {
 	}
 	// 2. A whole leaf of a trusted result. Part of one may be chosen by
 	// whoever filled in the rest.
-	for _, s := range h.sources {
-		for _, l := range s.leaves {
-			if l.trusted && l.text == value {
-				return writ.Provenance{Origin: writ.FromTrusted, Source: s.call, Field: l.field, End: len(value)}
-			}
-		}
+	if l, ok := h.trusted[value]; ok {
+		return writ.Provenance{Origin: writ.FromTrusted, Source: l.call, Field: l.field, End: len(value)}
 	}
 	// 3. Untrusted text that holds it, or that it holds.
-	for _, s := range h.sources {
-		for _, l := range s.leaves {
-			if l.trusted {
-				continue
-			}
-			at := wordIndex(l.text, value)
-			if at >= 0 || len(l.text) >= minQuote && strings.Contains(value, l.text) {
-				at = max(at, 0)
-				return writ.Provenance{Origin: writ.FromUntrusted, Source: s.call, Field: l.field, Start: at, End: min(at+len(value), len(l.text))}
-			}
-		}
+	if l, at := h.untrusted.find(value); l != nil {
+		return writ.Provenance{Origin: writ.FromUntrusted, Source: l.call, Field: l.field, Start: at, End: min(at+len(value), len(l.text))}
 	}
 	// 4. Nowhere that is remembered.
 	if h.over {
@@ -218,7 +208,15 @@ func textOf(v *canon.Value) string {
 
 // normal is s in lower case, with every run of white space as one space.
 func normal(s string) string {
-	return strings.Join(strings.Fields(strings.ToLower(s)), " ")
+	s = strings.ToLower(s)
+	before := byte(' ') // nothing stands in front
+	for i := range len(s) {
+		if c := s[i]; c == ' ' && before == ' ' || c < ' ' || c >= utf8.RuneSelf {
+			return strings.Join(strings.Fields(s), " ")
+		}
+		before = s[i]
+	}
+	return strings.TrimSuffix(s, " ")
 }
 
 // wordIndex is where word stands in text and is not part of a longer word, or
@@ -245,5 +243,8 @@ func wordIndex(text, word string) int {
 }
 
 func inWord(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r == '_'
+	}
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
 }

@@ -1,0 +1,84 @@
+package flow
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
+	"pgregory.net/rapid"
+)
+
+// TestShelfFindsWhatReadingFinds holds the shelf to reading every text in
+// turn.
+func TestShelfFindsWhatReadingFinds(t *testing.T) {
+	text := rapid.StringOfN(rapid.RuneFrom([]rune("ab1é -.\ufffd")), 1, 20, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		var s shelf
+		var all []string
+		for i, l := range rapid.SliceOfN(text, 0, 60).Draw(t, "texts") {
+			if s.put(leaf{text: l, field: fmt.Sprint(i)}) > 0 {
+				all = append(all, l)
+			}
+		}
+		value := strings.Join(rapid.SliceOfN(text, 1, 3).Draw(t, "value"), "")
+		if len(all) > 0 && rapid.Bool().Draw(t, "quotes") {
+			value += rapid.SampledFrom(all).Draw(t, "quoted")
+		}
+		want, wantAt := "", 0
+		for _, l := range all {
+			at := wordIndex(l, value)
+			if at >= 0 || len(l) >= minQuote && strings.Contains(value, l) {
+				want, wantAt = l, max(at, 0)
+				break
+			}
+		}
+		got, at := s.find(value)
+		switch {
+		case got == nil && want != "":
+			t.Fatalf("find(%q) found nothing, want %q of %q", value, want, all)
+		case got != nil && (got.text != want || at != wantAt):
+			t.Fatalf("find(%q) = %q at %d, want %q at %d of %q", value, got.text, at, want, wantAt, all)
+		}
+	})
+}
+
+func TestNormal(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", " ": "", "a": "a", " A\tb ": "a b", "a  b": "a b", "a b ": "a b", "Äé\u00a0\n x": "äé x", "a\x01b": "a\x01b", "a\u0085b": "a b",
+	} {
+		if got := normal(in); got != want {
+			t.Errorf("normal(%q) = %q, want %q", in, got, want)
+		}
+		if got := strings.Join(strings.Fields(strings.ToLower(in)), " "); got != want {
+			t.Errorf("%q has one space for each run of white space as %q", in, got)
+		}
+	}
+}
+
+// BenchmarkTrace asks where the arguments of a call come from that follows so
+// many, each of which read something else.
+func BenchmarkTrace(b *testing.B) {
+	for _, calls := range []int{1, 100, 3000} {
+		b.Run(fmt.Sprint(calls), func(b *testing.B) {
+			m, task := New(), writ.Task{ID: "task_1", Purpose: writ.Purpose{Origin: writ.OriginUser, Instructions: "look up order 8812"}}
+			m.Begin(&task)
+			args, err := canon.Parse(fmt.Appendf(nil, `{"limit":20,"order":"8812","question":%q}`, strings.Repeat("where is it, and when does it arrive? ", 25)), canon.Limits{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range calls {
+				result, err := canon.Parse(fmt.Appendf(nil, `{"id":%d,"text":"Parcel %d of %s"}`, i, i, strings.Repeat("many words ", 90)), canon.Limits{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				m.Remember(task.ID, writ.CallID(fmt.Sprint(i)), writ.Label{}, args, result)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Trace(&task, args)
+			}
+		})
+	}
+}
