@@ -26,6 +26,7 @@ type runCmd struct {
 	Task    string          `short:"t" placeholder:"PURPOSE" help:"What the agent is to do, in your words: they are the prompt that its calls are judged by. It needs your operator key. Without it the agent may only read, for a few minutes."`
 	Data    string          `placeholder:"FILE" type:"existingfile" help:"A file that goes with the purpose and is nobody's instruction, such as a mail."`
 	Tools   []writ.ToolName `placeholder:"TOOL" help:"The tools the task may use; every tool that policy permits, if none are named."`
+	Grant   string          `placeholder:"FILE" type:"existingfile" help:"In place of --tools, a YAML file with the tools, the bounds of their arguments, and budgets."`
 	Minutes int64           `placeholder:"N" help:"How long the task may last."`
 	As      string          `placeholder:"USER" help:"Run the agent as another user of this machine, who cannot read your files or trace your processes. Needs root."`
 	Keep    []string        `placeholder:"NAME" help:"Variables that look like credentials and that the agent gets all the same."`
@@ -40,6 +41,9 @@ func (c *runCmd) ask(s *session, isolation writ.Isolation) func(*api.Client, wri
 		q := map[string]any{"agent": c.Agent, "key": key}
 		run := new(api.Run)
 		if c.Task == "" {
+			if c.Data != "" || c.Grant != "" || len(c.Tools) > 0 || c.Minutes != 0 {
+				return nil, &usageError{"--data, --tools, --grant and --minutes say something of a --task"}
+			}
 			return run, client.Post(s.ctx, "/runs", q, run)
 		}
 		q["for"], q["isolation"] = c.Task, isolation
@@ -50,13 +54,11 @@ func (c *runCmd) ask(s *session, isolation writ.Isolation) func(*api.Client, wri
 			}
 			q["data"] = string(text)
 		}
-		var grant writ.Grant
-		for _, tool := range c.Tools {
-			grant = append(grant, writ.Permission{Tool: tool})
+		g, err := granted(c.Tools, c.Grant)
+		if err != nil {
+			return nil, err
 		}
-		if grant != nil {
-			q["grant"] = grant
-		}
+		g.fill(q)
 		if c.Minutes != 0 {
 			q["minutes"] = c.Minutes
 		}

@@ -18,6 +18,7 @@ type tasksOpenCmd struct {
 	For     string          `required:"" placeholder:"PURPOSE" help:"What the agent is to do, in your words: they are the prompt that its calls are judged by."`
 	Data    string          `type:"existingfile" placeholder:"FILE" help:"A file that goes with the purpose and is nobody's instruction, such as a mail."`
 	Tools   []writ.ToolName `placeholder:"TOOL" help:"The tools it may use, such as mail.*; every tool that policy permits, if none are named."`
+	Grant   string          `placeholder:"FILE" type:"existingfile" help:"In place of --tools, a YAML file with the tools, the bounds of their arguments, and budgets."`
 	Minutes int64           `default:"60" help:"How long it may last."`
 }
 
@@ -43,13 +44,11 @@ func (c tasksOpenCmd) Run(s *session) error {
 		}
 		q["data"] = string(text)
 	}
-	var grant []writ.Permission
-	for _, tool := range c.Tools {
-		grant = append(grant, writ.Permission{Tool: tool})
+	g, err := granted(c.Tools, c.Grant)
+	if err != nil {
+		return err
 	}
-	if grant != nil {
-		q["grant"] = grant
-	}
+	g.fill(q)
 	var t api.Task
 	if err := s.act("/tasks", q, &t); err != nil {
 		return err
