@@ -282,6 +282,13 @@ func TestPayments(t *testing.T) {
 	p.want("pay", `{"amount":6000,"to":"NL-204","reference":"x"}`, "error: the operating account does not hold that much")
 	p.want("pay", `{"amount":-1,"to":"NL-204","reference":"x"}`, "error: ")
 	p.want("pay", pay, `{"balance":4960,"payment":1}`)
+	type credential struct {
+		Credential string
+		Active     bool
+	}
+	if kept := see[credential](t, endpoint, "/credentials"); len(kept) != 1 || kept[0] != (credential{"credential-1", true}) {
+		t.Errorf("kept %+v", kept)
+	}
 	b.post(demo.LeaseClient, "revoke", url.Values{"token": {token}})
 	p.want("pay", pay, "error: refused: the credential is dead")
 	p.want("get_balance", `{}`, "error: refused: the credential is dead")
@@ -289,6 +296,9 @@ func TestPayments(t *testing.T) {
 		To, Reference, Credential string
 		Amount                    int
 	}](t, endpoint, "/payments")
+	if kept := see[credential](t, endpoint, "/credentials"); len(kept) != 1 || kept[0] != (credential{"credential-1", false}) {
+		t.Errorf("kept %+v", kept)
+	}
 	if len(made) != 1 || made[0].Amount != 40 || made[0].To != "NL-204" || made[0].Credential != "credential-1" {
 		t.Errorf("payments %+v", made)
 	}
