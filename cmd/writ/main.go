@@ -41,6 +41,7 @@ type cli struct {
 	rulesCmds
 	proofCmds
 	youCmds
+	demoCmds
 }
 
 // gatewayCmds are about the gateway itself.

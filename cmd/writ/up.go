@@ -80,12 +80,16 @@ func localAgent() registry.Agent {
 }
 
 // publish writes what anybody may read: the authority that vouches for the
-// development certificates, and what a verifier of receipts needs.
+// development certificates, what a tool server needs to check capabilities,
+// and what a verifier of receipts needs.
 func (n *node) publish() error {
 	if n.ca != nil {
 		if err := os.WriteFile(filepath.Join(n.dir, "ca.pem"), n.ca.Bundle(), 0o644); err != nil {
 			return err
 		}
+	}
+	if err := os.WriteFile(filepath.Join(n.dir, "capability.jwks"), n.gate.Issuer.Keys().JWKS(), 0o644); err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(n.dir, "log.vkey"), []byte(n.ledger.VerifierKey()+"\n"), 0o644)
 }
