@@ -19,11 +19,16 @@ type Thumbprint string
 // byte for byte, what is forwarded.
 type JSON string
 
-// Hash is the digest of b under a domain: SHA-256 over "writ/<what>/v1", a
-// zero byte, and b. Different whats never collide.
-func Hash(what string, b []byte) Digest {
+// Hash is the digest of text under a domain: SHA-256 over "writ/<what>/v1", a
+// zero byte, and the parts of the text, one after the other. Different whats
+// never collide.
+func Hash(what string, text ...[]byte) Digest {
 	h := sha256.New()
 	io.WriteString(h, "writ/"+what+"/v1\x00")
-	h.Write(b)
-	return Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
+	for _, part := range text {
+		h.Write(part)
+	}
+	var sum [sha256.Size]byte
+	digest := append(make([]byte, 0, len("sha256:")+2*len(sum)), "sha256:"...)
+	return Digest(hex.AppendEncode(digest, h.Sum(sum[:0])))
 }

@@ -31,7 +31,7 @@ type Part struct {
 
 // Digest is what the leaf's Parts holds for p.
 func (p *Part) Digest() writ.Digest {
-	return writ.Hash("payload", append(p.Salt[:], p.Bytes...))
+	return writ.Hash("payload", p.Salt[:], p.Bytes)
 }
 
 // An Op is what a Change does. The zero Op is refused.
