@@ -38,6 +38,7 @@ type benchTarget struct {
 	*benchProcess
 	lines []*benchLine
 	cells map[int][]benchCell // by the number of callers, a cell a round
+	rps   map[int]float64     // by the number of callers, in the newest round
 	calls int
 	last  benchUsage
 	log   benchLogged
@@ -105,7 +106,7 @@ const benchLines = 64
 
 // start starts a target, and connects to it.
 func (c *benchCmd) start(s *session, dir, name, kind, to string) (*benchTarget, error) {
-	t := &benchTarget{name: name, cells: map[int][]benchCell{}}
+	t := &benchTarget{name: name, cells: map[int][]benchCell{}, rps: map[int]float64{}}
 	lines := max(benchLines, slices.Max(c.Callers))
 	args := []string{"bench-target", kind, "--dir", filepath.Join(dir, name), "--to", to, "--agents", strconv.Itoa(lines)}
 	if c.Profile != "" {
@@ -138,9 +139,10 @@ func (c *benchCmd) measure(s *session, targets []*benchTarget) error {
 		}
 	}
 	for _, t := range targets {
-		for callers := range t.cells {
-			t.cells[callers] = t.cells[callers][:0]
-		}
+		clear(t.cells)
+	}
+	if err := c.profile(targets); err != nil {
+		return err
 	}
 	for round := range c.Rounds {
 		for _, callers := range c.Callers {
@@ -155,8 +157,25 @@ func (c *benchCmd) measure(s *session, targets []*benchTarget) error {
 		}
 		fprintf(s.errs, "round %d of %d\n", round+1, c.Rounds)
 	}
+	if err := c.profile(targets); err != nil {
+		return err
+	}
 	for _, t := range targets {
 		if err := t.finish(slices.Max(c.Callers), c.Calls); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// profile begins or ends the profiles, if they are wanted.
+func (c *benchCmd) profile(targets []*benchTarget) error {
+	for _, t := range targets {
+		var done bool
+		if c.Profile == "" {
+			return nil
+		}
+		if err := t.ask("profile", &done); err != nil {
 			return err
 		}
 	}
@@ -167,11 +186,7 @@ func (c *benchCmd) moment() time.Duration { return time.Duration(c.Seconds * flo
 
 // round measures a target for a moment.
 func (t *benchTarget) round(callers int, moment time.Duration) error {
-	expect := 100.0 // calls a second
-	if past := t.cells[callers]; len(past) > 0 {
-		expect = past[len(past)-1].rps
-	}
-	if err := t.prepare(int(1.3 * expect * moment.Seconds())); err != nil {
+	if err := t.prepare(int(1.3 * t.rps[callers] * moment.Seconds())); err != nil {
 		return err
 	}
 	before, own, err := t.usage()
@@ -187,9 +202,10 @@ func (t *benchTarget) round(callers int, moment time.Duration) error {
 		return err
 	}
 	t.calls += r.calls
+	t.rps[callers] = float64(r.calls) / r.took.Seconds()
 	n := time.Duration(r.calls)
 	t.cells[callers] = append(t.cells[callers], benchCell{
-		calls: r.calls, rps: float64(r.calls) / r.took.Seconds(), p50: r.quantile(0.5), p99: r.quantile(0.99),
+		rps: t.rps[callers], p50: r.quantile(0.5), p99: r.quantile(0.99),
 		cpu: (after.CPU - before.CPU) / n, alloc: float64(after.Alloc-before.Alloc) / float64(n), load: (owned - own) / n,
 	})
 	return nil

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -65,25 +67,16 @@ func (c *benchTargetCmd) Run(s *session) error {
 
 // answer says where the target is, and then what it is asked.
 func (c *benchTargetCmd) answer(s *session, place benchPlace, more map[string]func() (any, error)) error {
-	if c.Profile != "" {
-		f, err := os.Create(c.Profile + ".cpu.pprof")
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer c.profile()
-	}
 	if err := s.json(place); err != nil {
 		return err
 	}
+	questions := map[string]func() (any, error){
+		"usage":   func() (any, error) { return benchUse(), nil },
+		"profile": c.profile(),
+	}
+	maps.Copy(questions, more)
 	for lines := bufio.NewScanner(s.in); lines.Scan(); {
-		ask := more[lines.Text()]
-		if lines.Text() == "usage" {
-			ask = func() (any, error) { return benchUse(), nil }
-		}
+		ask := questions[lines.Text()]
 		if ask == nil {
 			return fmt.Errorf("%q is no question", lines.Text())
 		}
@@ -98,11 +91,23 @@ func (c *benchTargetCmd) answer(s *session, place benchPlace, more map[string]fu
 	return nil
 }
 
-// profile writes what was profiled.
-func (c *benchTargetCmd) profile() {
-	pprof.StopCPUProfile()
-	if f, err := os.Create(c.Profile + ".mem.pprof"); err == nil {
-		pprof.Lookup("allocs").WriteTo(f, 0)
-		f.Close()
+// profile begins to profile when it is first called, and writes the profiles
+// when it is called again.
+func (c *benchTargetCmd) profile() func() (any, error) {
+	var cpu *os.File
+	return func() (any, error) {
+		var err error
+		if cpu == nil {
+			if cpu, err = os.Create(c.Profile + ".cpu.pprof"); err == nil {
+				err = pprof.StartCPUProfile(cpu)
+			}
+			return true, err
+		}
+		pprof.StopCPUProfile()
+		mem, err := os.Create(c.Profile + ".mem.pprof")
+		if err == nil {
+			err = errors.Join(pprof.Lookup("allocs").WriteTo(mem, 0), mem.Close())
+		}
+		return true, errors.Join(err, cpu.Close())
 	}
 }
