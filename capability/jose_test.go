@@ -24,7 +24,7 @@ func TestJOSE(t *testing.T) {
 	}
 	c := paying(t)
 	token := mint(t, gateway, c)
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestJOSE(t *testing.T) {
 		if got := thumbprint(t, key.Public()); got != writ.Thumbprint(base64.RawURLEncoding.EncodeToString(sum)) {
 			t.Errorf("%s: thumbprint %s", alg, got)
 		}
-		ours, err := jose.ParseSigned(prove(t, key, token), []jose.SignatureAlgorithm{alg})
+		ours, err := jose.ParseSignedCompact(prove(t, key, token), []jose.SignatureAlgorithm{alg})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func compact(t testing.TB, key crypto.Signer, header, body string) string {
 // encoding/json: whatever we accept, others must read as we do.
 func agreed(t *testing.T, s string, key any, into any) *jose.JSONWebSignature {
 	t.Helper()
-	j, err := jose.ParseSigned(s, []jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384})
+	j, err := jose.ParseSignedCompact(s, []jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384})
 	if err != nil {
 		t.Fatalf("go-jose does not parse what we accept: %v\n%s", err, s)
 	}

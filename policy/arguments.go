@@ -244,7 +244,6 @@ type reading struct {
 	trace   map[string]writ.Origin // of every leaf that was traced
 	nulls   []cedar.Value
 	origins [writ.FromPrompt + 1][]cedar.Value // pointers, by the worst origin of their leaves
-	worst   writ.Origin
 }
 
 // A misfit is a value that policy could not see exactly.

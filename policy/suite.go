@@ -288,10 +288,7 @@ func (w *wanted) compare(d writ.Decision) (problems []string) {
 	if w.Redact != nil && !same(redact, w.Redact) {
 		differ("redact", redact, w.Redact)
 	}
-	for _, e := range d.Errors {
-		problems = append(problems, e)
-	}
-	return problems
+	return append(problems, d.Errors...)
 }
 
 func same(a, b []string) bool {

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 
 const (
 	agent  writ.AgentID = "spiffe://acme.example/agent/billing"
-	secret              = "s3cret-of-the-tool"
+	secret string       = "s3cret-of-the-tool"
 )
 
 // A world is a set of upstreams, and a broker that leases over a real ledger.

@@ -195,7 +195,9 @@ func TestF13ServerFails(t *testing.T) {
 		"echo": func(w http.ResponseWriter, r *http.Request) {
 			fail(w, 400, "s3cret-echo "+r.PostFormValue("client_assertion"))
 		},
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		},
 		"hangs":    func(_ http.ResponseWriter, r *http.Request) { _ = r.ParseForm(); <-r.Context().Done() },
 		"hangs up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"too much": func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) },

@@ -60,6 +60,7 @@ func (c *conn) once(sql string) error {
 	if err != nil {
 		return err
 	}
+	//lint:ignore SA1019 without a context: what was begun is finished
 	_, err = s.Exec(nil)
 	return errors.Join(err, s.Close())
 }
@@ -69,6 +70,7 @@ func (c *conn) exec(sql string, args ...driver.Value) error {
 	if err != nil {
 		return err
 	}
+	//lint:ignore SA1019 without a context: what was begun is finished
 	_, err = s.Exec(args)
 	return err
 }
@@ -107,6 +109,7 @@ func (c *conn) query(sql string, fn func(r *row), args ...driver.Value) error {
 	if err != nil {
 		return err
 	}
+	//lint:ignore SA1019 without a context: what was begun is finished
 	rows, err := s.Query(args)
 	if err != nil {
 		return err

@@ -34,11 +34,10 @@ func call(size int) (writ.CallID, *ledger.Entry, *ledger.Entry) {
 		}
 }
 
-// A run is what a workload was told before the power failed.
+// An outcome is what a workload was told before the power failed.
 type outcome struct {
 	made   map[writ.CallID]bool // acknowledged
 	erased []int64              // acknowledged
-	keys   [][]byte             // of what was erased
 }
 
 // work makes calls, and erases some, until the disk stops.
