@@ -194,7 +194,6 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			return none, err
 		}
 		if changes != nil {
-			leaf.Parts = maps.Clone(leaf.Parts)
 			if leaf.Parts == nil {
 				leaf.Parts = map[string]writ.Digest{}
 			}
@@ -204,7 +203,7 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			sealed, wrapped = p.payload.seal(changes), p.payload.wrapped
 		}
 	}
-	b := leaf.append(make([]byte, 0, 512))
+	b := leaf.append(make([]byte, 0, maxLeaf))
 	if len(b) > maxLeaf {
 		return none, fmt.Errorf("%w: a leaf of %d bytes; the most is %d", ErrInvalid, len(b), maxLeaf)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,22 +111,25 @@ func (l *Leaf) check() error {
 	if dense := l.Type == TypeIntent || l.Type == TypeOutcome; dense && l.Call == "" {
 		return fmt.Errorf("an %s without a call", l.Type)
 	}
-	text := []string{
+	ok := true
+	for _, s := range [...]string{
 		l.Gateway, string(l.Call), string(l.Task), string(l.Agent), string(l.Key), l.User, string(l.Tool),
 		string(l.Definition), l.Tier, l.Environment, string(l.Bundle), l.Effect, string(l.Code),
 		string(l.Approval), l.Capability, l.Lease,
+	} {
+		ok = ok && utf8.ValidString(s)
 	}
-	text = append(text, l.Reasons...)
+	for _, s := range l.Reasons {
+		ok = ok && utf8.ValidString(s)
+	}
 	for k, v := range l.Note {
-		text = append(text, k, v)
+		ok = ok && utf8.ValidString(k) && utf8.ValidString(v)
 	}
 	for k, v := range l.Parts {
-		text = append(text, k, string(v))
+		ok = ok && utf8.ValidString(k) && utf8.ValidString(string(v))
 	}
-	for _, s := range text {
-		if !utf8.ValidString(s) {
-			return errors.New("a leaf with text that is not UTF-8")
-		}
+	if !ok {
+		return errors.New("a leaf with text that is not UTF-8")
 	}
 	return nil
 }
@@ -178,7 +180,12 @@ func appendMap[V ~string](b []byte, name string, m map[string]V) []byte {
 		return b
 	}
 	b = append(append(append(b, `,"`...), name...), `":`...)
-	for i, k := range slices.Sorted(maps.Keys(m)) {
+	keys := make([]string, 0, 8)
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for i, k := range keys {
 		b = append(appendString(append(b, "{,"[min(i, 1)]), k), ':')
 		b = appendString(b, string(m[k]))
 	}

@@ -10,29 +10,51 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"slices"
+	"sync"
 
 	"github.com/writgate/writ"
 )
 
 // A sealer is XAES-256-GCM (c2sp.org/XAES-256-GCM): AES-256-GCM under a key
-// derived from 24 random bytes, so that how much one key seals need not be
-// counted.
+// that is derived from the first half of a random nonce, so that how much one
+// key seals need not be counted. What it seals at about the same time has the
+// same first half, for deriving costs more than sealing.
 type sealer struct {
 	block cipher.Block
 	k1    [aes.BlockSize]byte
+
+	mu    sync.Mutex
+	mine  derived // what it seals with
+	uses  int     // of mine, so far
+	other derived // what it opened last
 }
 
-const nonceSize = 24
+// A derived is the key of one half of a nonce.
+type derived struct {
+	half [12]byte
+	cipher.AEAD
+}
+
+const (
+	nonceSize = 24
+	maxUses   = 1 << 16 // of one derived key: few, for 96 random bits
+)
 
 var errSealed = errors.New("sealed text does not open")
 
-func newSealer(secret []byte) *sealer {
-	block, err := aes.NewCipher(secret)
+// newSealer makes a sealer for one purpose.
+func newSealer(secret [32]byte, purpose string) *sealer {
+	k, err := hkdf.Key(sha256.New, secret[:], nil, "writ/"+purpose+"/v1", 32)
 	if err != nil {
-		panic(err) // cannot be: the secret has 32 bytes
+		panic(err) // cannot be: 32 bytes are few
 	}
-	s := &sealer{block: block}
+	block, err := aes.NewCipher(k)
+	if err != nil {
+		panic(err) // cannot be: the key has 32 bytes
+	}
+	s := &sealer{block: block, uses: maxUses}
 	block.Encrypt(s.k1[:], s.k1[:])
 	var carry byte
 	for i, b := range slices.Backward(s.k1[:]) {
@@ -42,27 +64,22 @@ func newSealer(secret []byte) *sealer {
 	return s
 }
 
-// derived is a sealer for one purpose.
-func derived(secret [32]byte, purpose string) *sealer {
-	k, err := hkdf.Key(sha256.New, secret[:], nil, "writ/"+purpose+"/v1", 32)
-	if err != nil {
-		panic(err) // cannot be: 32 bytes are few
-	}
-	return newSealer(k)
-}
-
-func (s *sealer) aead(nonce []byte) cipher.AEAD {
+func (s *sealer) derive(half [12]byte) derived {
 	var k [32]byte
 	for i := range byte(2) {
-		half := k[16*i : 16*i+16]
-		copy(half, []byte{0, i + 1, 'X', 0})
-		copy(half[4:], nonce[:12])
-		for j := range half {
-			half[j] ^= s.k1[j]
+		x := k[16*i : 16*i+16]
+		copy(x, []byte{0, i + 1, 'X', 0})
+		copy(x[4:], half[:])
+		for j := range x {
+			x[j] ^= s.k1[j]
 		}
-		s.block.Encrypt(half, half)
+		s.block.Encrypt(x, x)
 	}
-	block, err := aes.NewCipher(k[:])
+	return derived{half, newGCM(k[:])}
+}
+
+func newGCM(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err) // cannot be: the key has 32 bytes
 	}
@@ -73,17 +90,34 @@ func (s *sealer) aead(nonce []byte) cipher.AEAD {
 	return gcm
 }
 
-func (s *sealer) seal(plain []byte, about string) []byte {
+func (s *sealer) seal(plain, about []byte) []byte {
+	s.mu.Lock()
+	if s.uses == maxUses {
+		var half [12]byte
+		rand.Read(half[:])
+		s.mine, s.uses = s.derive(half), 0
+	}
+	s.uses++
+	k := s.mine
+	s.mu.Unlock()
 	out := make([]byte, nonceSize, nonceSize+len(plain)+16)
-	rand.Read(out)
-	return s.aead(out).Seal(out, out[12:nonceSize], plain, []byte(about))
+	copy(out, k.half[:])
+	rand.Read(out[12:])
+	return k.Seal(out, out[12:nonceSize], plain, about)
 }
 
-func (s *sealer) open(sealed []byte, about string) ([]byte, error) {
+func (s *sealer) open(sealed, about []byte) ([]byte, error) {
 	if len(sealed) < nonceSize+16 {
 		return nil, errSealed
 	}
-	plain, err := s.aead(sealed).Open(nil, sealed[12:nonceSize], sealed[nonceSize:], []byte(about))
+	half := [12]byte(sealed)
+	s.mu.Lock()
+	if s.other.AEAD == nil || s.other.half != half {
+		s.other = s.derive(half)
+	}
+	k := s.other
+	s.mu.Unlock()
+	plain, err := k.Open(nil, sealed[12:nonceSize], sealed[nonceSize:], about)
 	if err != nil {
 		return nil, errSealed
 	}
@@ -130,43 +164,67 @@ func (v *vault) openRow(s *Row) (*Row, error) {
 	return r, nil
 }
 
-func aboutRow(r *Row) string {
+func aboutRow(r *Row) []byte {
 	b := make([]byte, 0, len(r.Kind)+len(r.Key)+18)
 	b = append(append(append(append(b, r.Kind...), 0), r.Key...), 0)
-	return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(r.At)), uint64(r.Until)))
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(r.At)), uint64(r.Until))
 }
 
 // A payload is sealed under a key of its own, which is sealed under the
-// vault's: erasing the one makes the other unreadable, in every copy. It is
-// two sealed texts: the caller's parts, sealed before the record has its
-// place in the log, and its changes, which say what the rows became.
+// vault's: erasing the one makes the other unreadable, in every copy that has
+// no key. It is two texts: the caller's parts, sealed before the record has
+// its place in the log, and its changes, which say what the rows became.
+//
+// Each is AES-256-GCM under the payload's key, which seals nothing else: their
+// nonces are 0 and 1.
 type payload struct {
-	dek     *sealer
+	key     cipher.AEAD
 	wrapped []byte
-	content []byte // sealed; nil if there are no parts
+	stored  []byte // the length of the content as a uvarint, and the content, sealed
 }
 
-const aboutContent, aboutChanges, aboutKey = "content", "changes", "key"
+var (
+	aboutKey     = []byte("key")
+	aboutContent = []byte("content")
+	aboutChanges = []byte("changes")
+	nonceContent = make([]byte, 12)
+	nonceChanges = append(make([]byte, 11), 1)
+)
+
+const (
+	tagSize     = 16
+	changesRoom = 1024 // bytes: what most changes need
+)
 
 func (v *vault) newPayload(parts []Part) *payload {
 	var k [32]byte
 	rand.Read(k[:])
-	p := &payload{dek: newSealer(k[:]), wrapped: v.wrap.seal(k[:], aboutKey)}
+	p := &payload{key: newGCM(k[:]), wrapped: v.wrap.seal(k[:], aboutKey)}
+	size := 0
 	if len(parts) != 0 {
-		p.content = p.dek.seal(appendParts(nil, parts), aboutContent)
+		size = partsSize(parts) + tagSize
 	}
+	b := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+size+changesRoom), uint64(size))
+	if len(parts) != 0 {
+		b = p.appendSealed(b, parts, nonceContent, aboutContent)
+	}
+	p.stored = b
 	return p
 }
 
-// seal is the payload as it is stored.
+// appendSealed appends parts to b, and seals them where they are.
+func (p *payload) appendSealed(b []byte, parts []Part, nonce, about []byte) []byte {
+	start := len(b)
+	b = appendParts(b, parts)
+	return p.key.Seal(b[:start], nonce, b[start:], about)
+}
+
+// seal is the payload as it is stored. What it gave before is no longer valid.
 func (p *payload) seal(changes *Part) []byte {
-	var sealed []byte
-	if changes != nil {
-		sealed = p.dek.seal(appendParts(nil, []Part{*changes}), aboutChanges)
+	if changes == nil {
+		return p.stored
 	}
-	out := make([]byte, 0, 8+len(p.content)+len(sealed))
-	out = binary.AppendUvarint(out, uint64(len(p.content)))
-	return append(append(out, p.content...), sealed...)
+	return p.appendSealed(p.stored, []Part{*changes}, nonceChanges, aboutChanges)
 }
 
 // openPayload gives the parts of a stored record.
@@ -175,22 +233,21 @@ func (v *vault) openPayload(wrapped, stored []byte) ([]Part, error) {
 	if err != nil || len(k) != 32 {
 		return nil, errSealed
 	}
-	dek := newSealer(k)
 	content, changes, ok := cutField(stored)
 	if !ok {
 		return nil, errSealed
 	}
+	key := newGCM(k)
 	var parts []Part
-	for _, s := range []struct {
-		sealed []byte
-		about  string
-	}{{content, aboutContent}, {changes, aboutChanges}} {
+	for _, s := range []struct{ sealed, nonce, about []byte }{
+		{content, nonceContent, aboutContent}, {changes, nonceChanges, aboutChanges},
+	} {
 		if len(s.sealed) == 0 {
 			continue
 		}
-		plain, err := dek.open(s.sealed, s.about)
+		plain, err := key.Open(nil, s.nonce, s.sealed, s.about)
 		if err != nil {
-			return nil, err
+			return nil, errSealed
 		}
 		if parts, err = readParts(parts, plain); err != nil {
 			return nil, err
@@ -204,17 +261,31 @@ func (v *vault) openPayload(wrapped, stored []byte) ([]Part, error) {
 // next multiple of 256 bytes, or of 4 KiB above that, so that the length of
 // the sealed text says little.
 func appendParts(b []byte, parts []Part) []byte {
+	b = slices.Grow(b, partsSize(parts)+tagSize)
+	end := len(b) + partsSize(parts)
 	for _, p := range parts {
 		b = append(binary.AppendUvarint(b, uint64(len(p.Name))), p.Name...)
 		b = append(b, p.Salt[:]...)
 		b = append(binary.AppendUvarint(b, uint64(len(p.Bytes))), p.Bytes...)
 	}
+	clear(b[len(b):end])
+	return b[:end]
+}
+
+// partsSize is how many bytes appendParts appends.
+func partsSize(parts []Part) int {
+	n := 0
+	for _, p := range parts {
+		n += uvarintSize(len(p.Name)) + len(p.Name) + saltSize + uvarintSize(len(p.Bytes)) + len(p.Bytes)
+	}
 	bucket := 256
-	if len(b) > 4096 {
+	if n > 4096 {
 		bucket = 4096
 	}
-	return append(b, make([]byte, (bucket-len(b)%bucket)%bucket)...)
+	return (n + bucket - 1) / bucket * bucket
 }
+
+func uvarintSize(n int) int { return max(1, (bits.Len(uint(n))+6)/7) }
 
 func readParts(parts []Part, b []byte) ([]Part, error) {
 	for len(b) != 0 && b[0] != 0 {
@@ -234,7 +305,7 @@ func readParts(parts []Part, b []byte) ([]Part, error) {
 // cutField takes a field that its length precedes.
 func cutField(b []byte) (field, rest []byte, ok bool) {
 	n, m := binary.Uvarint(b)
-	if m <= 0 || n > uint64(len(b)-m) {
+	if m <= 0 || n > uint64(len(b)-m) || m > 1 && b[m-1] == 0 { // in its shortest form
 		return nil, nil, false
 	}
 	end := m + int(n)

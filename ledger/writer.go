@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -144,26 +145,37 @@ func (l *Ledger) enqueue(ctx context.Context, r *request) error {
 }
 
 // run is the writer: the one goroutine that commits. While it waits for the
-// disk, the next batch gathers.
+// disk, the next batch gathers; and as long as others who can run bring more,
+// it lets them: one transaction for many is most of what makes it quick.
 func (l *Ledger) run() {
 	for r := range l.inbox.queue {
 		batch := []*request{r}
-		for len(batch) < maxBatch {
-			select {
-			case r, ok := <-l.inbox.queue:
-				if ok {
-					batch = append(batch, r)
-					continue
-				}
-			default:
-			}
-			break
+		for had := 0; had != len(batch) && len(batch) < maxBatch; {
+			had = len(batch)
+			runtime.Gosched()
+			batch = l.inbox.drain(batch)
 		}
 		batch = slices.DeleteFunc(batch, func(r *request) bool { return !r.taken.CompareAndSwap(false, true) })
 		if len(batch) != 0 {
 			l.serve(batch)
 		}
 	}
+}
+
+// drain takes what is in the queue.
+func (in *inbox) drain(batch []*request) []*request {
+	for len(batch) < maxBatch {
+		select {
+		case r, ok := <-in.queue:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // serve commits a batch and answers it. When the disk is full, what is
