@@ -213,12 +213,21 @@ func (c *check) checkResults(ctx context.Context) {
 			c.say(noOutcome, "%s by gateway %s", e.Call, e.Gateway)
 			continue
 		}
+		if c.intents[e.Call] == nil {
+			c.say(noIntent, "%s by gateway %s", e.Call, e.Gateway)
+			continue
+		}
+		q, err := replay.Query(c.intents[e.Call])
+		if err != nil {
+			c.say(damaged, "the query of %s: %v", e.Call, err)
+			continue
+		}
 		key := outcomes[0].Leaf.Key
-		res, err := c.gate.Recall(ctx, e.Call, key)
+		res, err := c.gate.Recall(ctx, e.Call, key, q.Action)
 		if err != nil || res == nil || res.Receipt != e.Receipt || c.acted[e.Call] == 0 {
 			c.say(otherOutcome, "%s with %s; recalled %+v, %v", e.Call, e.Receipt, res, err)
 		}
-		if res, err := c.gate.Recall(ctx, e.Call, key+"x"); res != nil || err != nil {
+		if res, err := c.gate.Recall(ctx, e.Call, key+"x", q.Action); res != nil || err != nil {
 			c.say(otherOutcome, "%s is recalled by another key: %v, %v", e.Call, res, err)
 		}
 		proof, err := c.ledger.Prove(ctx, outcomes[0].Index)

@@ -77,7 +77,7 @@ func TestF05FullDisk(t *testing.T) {
 	if events, err := readDiary(w.dir); err != nil || len(events) != 1 {
 		t.Errorf("%d effects, %v; want the one from before", len(events), err)
 	}
-	if again, err := n.gate.Recall(t.Context(), first, n.keys["reader"]); err != nil || again == nil || again.Receipt != res.Receipt {
+	if again, err := n.gate.Recall(t.Context(), first, n.keys["reader"], n.request("reader", first, `{}`).Action); err != nil || again == nil || again.Receipt != res.Receipt {
 		t.Errorf("recalled %+v, %v", again, err)
 	}
 	held, err := n.gate.Tasks.OfKey(t.Context(), writ.Caller{Agent: agentID("closer"), Key: n.keys["closer"]}, "development")

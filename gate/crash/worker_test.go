@@ -186,7 +186,8 @@ func (w *worker) call(ctx context.Context, agent string, call writ.CallID, args 
 		}
 	}
 	gave := func(what string, res *gate.Result) { note(event{What: what, Receipt: res.Receipt}) }
-	res, err := w.gate.Do(ctx, w.request(agent, call, args))
+	ask := w.request(agent, call, args)
+	res, err := w.gate.Do(ctx, ask)
 	if err == nil {
 		gave(released, res)
 		return ""
@@ -195,7 +196,7 @@ func (w *worker) call(ctx context.Context, agent string, call writ.CallID, args 
 	case writ.ApprovalRequired:
 		note(event{What: parked, Approval: d.Approval})
 	case writ.AlreadyUsed:
-		if res, err := w.gate.Recall(ctx, call, w.keys[agent]); err == nil && res != nil {
+		if res, err := w.gate.Recall(ctx, call, w.keys[agent], ask.Action); err == nil && res != nil {
 			gave(recalled, res)
 		}
 	case writ.InternalError:
