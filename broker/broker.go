@@ -22,7 +22,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -242,14 +241,7 @@ func recorded(row Row, intent ledger.Receipt) error {
 	if !intent.Valid() || intent.Type() != ledger.TypeIntent {
 		return errors.New("no intent is on record")
 	}
-	var leaf struct {
-		Capability writ.CapabilityID `json:"capability"`
-		Lease      writ.LeaseID      `json:"lease"`
-	}
-	if err := json.Unmarshal(intent.Leaf(), &leaf); err != nil {
-		return fmt.Errorf("reading the intent: %w", err)
-	}
-	if intent.Task() != row.Task || leaf.Lease != row.Lease || leaf.Capability != row.token.ID() {
+	if intent.Task() != row.Task || intent.Lease() != string(row.Lease) || intent.Capability() != string(row.token.ID()) {
 		return errors.New("the intent on record is for another lease")
 	}
 	return nil

@@ -112,6 +112,12 @@ func (r Receipt) Task() writ.TaskID { return r.leaf().Task }
 // Type is the type of the record's leaf.
 func (r Receipt) Type() string { return r.leaf().Type }
 
+// Capability is the capability that the record's leaf names.
+func (r Receipt) Capability() string { return r.leaf().Capability }
+
+// Lease is the lease that the record's leaf names.
+func (r Receipt) Lease() string { return r.leaf().Lease }
+
 // Time is the time of the record, in Unix milliseconds.
 func (r Receipt) Time() int64 { return r.leaf().Time }
 
