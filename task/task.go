@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/writgate/writ"
@@ -39,7 +40,13 @@ const (
 type Book struct {
 	Ledger *ledger.Ledger
 	Now    func() time.Time
+
+	mu   sync.Mutex
+	read map[writ.TaskID]Held // rows that were read before: a version never changes
 }
+
+// maxRead is how many tasks are kept read.
+const maxRead = 1 << 10
 
 // Held is a task as it was read, with what a commit must find unchanged.
 type Held struct {
@@ -130,11 +137,20 @@ func (b *Book) Get(ctx context.Context, id writ.TaskID) (Held, error) {
 	if !ok {
 		return Held{}, writ.Refuse(writ.OutsideTask, "there is no such task", nil)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h, ok := b.read[id]; ok && h.Reads[0].At == row.At {
+		return h, nil
+	}
 	var t writ.Task
 	if err := json.Unmarshal(row.Value, &t); err != nil {
 		return Held{}, fmt.Errorf("reading task %s: %w", id, err)
 	}
-	return held(t, row.At), nil
+	if b.read == nil || len(b.read) >= maxRead {
+		b.read = map[writ.TaskID]Held{}
+	}
+	b.read[id] = held(t, row.At)
+	return b.read[id], nil
 }
 
 // List gives up to limit tasks in the order they were opened, after one.
