@@ -3,7 +3,9 @@ package gate_test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/policy"
@@ -29,7 +31,9 @@ func BenchmarkDo(b *testing.B) {
 			args := fmt.Sprintf(`{"id":%q}`, strings.Repeat("a", 1000))
 			b.ReportAllocs()
 			b.SetParallelism(max(1, callers/2))
+			before := cpu()
 			b.ResetTimer()
+			defer func() { b.ReportMetric(float64((cpu()-before).Nanoseconds())/float64(b.N), "cpu-ns/op") }()
 			call := func() {
 				if _, err := a.Call("desk.get", args); err != nil {
 					b.Error(err)
@@ -48,4 +52,11 @@ func BenchmarkDo(b *testing.B) {
 			})
 		})
 	}
+}
+
+// cpu is the time that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
