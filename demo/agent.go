@@ -87,7 +87,7 @@ type Why struct {
 	Policy   string        // that forbids it; empty: the task itself reaches no further
 	Argument string        // JSON Pointer, of what is at fault; empty: nothing in particular
 	From     writ.ToolName // whose result that argument was found in; empty: it does not matter
-	Permits  string        // the smallest change that would have permitted it; empty: there is none to tell
+	Permits  string        // the smallest change that would have permitted it, whoever had to approve besides; empty: there is none to tell
 }
 
 // An Ending says how a step ends. The zero Ending is refused.

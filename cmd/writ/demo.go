@@ -58,7 +58,7 @@ func (c demoCmd) Run(s *session) (err error) {
 	defer cancel()
 	err = p.all(playing)
 	if err == nil {
-		p.closing(time.Since(began))
+		p.closing(time.Since(began), c.Keep)
 	} else if err = p.failed(ctx, err); ctx.Err() != nil {
 		return err
 	}

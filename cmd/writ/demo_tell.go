@@ -169,8 +169,12 @@ func (t *teller) opening() {
 }
 
 // closing says how it went.
-func (t *teller) closing(took time.Duration) {
-	t.lines("\n", 0, bold, fmt.Sprintf("All %d steps were as promised, in %.1f seconds.", t.done, took.Seconds()))
+func (t *teller) closing(took time.Duration, stays bool) {
+	text := fmt.Sprintf("All %d steps were as promised, in %.1f seconds.", t.done, took.Seconds())
+	if !stays {
+		text += " With --keep everything stays up, to look around in."
+	}
+	t.lines("\n", 0, bold, text)
 }
 
 // invite says how to look around.
@@ -180,17 +184,12 @@ func (p *play) invite() {
 	}
 	p.printf("\nThe gateway and the servers are still up. In another terminal:\n\n")
 	p.printf("  export WRIT_DIR=%s PATH=%s:$PATH\n", p.stage.gateway(), p.dir)
-	for _, line := range []string{
-		"writ calls ls",
-		"writ calls explain " + string(p.traced),
-		"writ calls show --content " + string(p.calls["payments.pay"]),
-		"writ tasks show " + string(p.task),
-		"writ tools ls",
-		"writ policy show",
-		"writ doctor",
-		"cat $WRIT_DIR/writ.yaml",
-	} {
-		p.printf("  %s\n", line)
+	lines := []string{"calls ls", "tasks ls", "tools ls", "policy show", "doctor"}
+	if p.traced != "" { // the story has come so far
+		lines = append(lines, "calls explain "+string(p.traced), "calls show --content "+string(p.calls["payments.pay"]))
+	}
+	for _, line := range lines {
+		p.printf("  writ %s\n", line)
 	}
 	p.printf("\nCtrl-C ends them, and removes everything.\n")
 }
