@@ -14,7 +14,6 @@ import (
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/gate"
 	"github.com/writgate/writ/identity"
-	"github.com/writgate/writ/identity/devca"
 	"github.com/writgate/writ/mcp"
 	"github.com/writgate/writ/server"
 	"github.com/writgate/writ/writtest"
@@ -41,7 +40,7 @@ func (d *door) holder(grant ...writ.ToolName) *holder {
 	h.peer.key, err = identity.Thumbprint(pub)
 	d.must(err)
 	t := writ.Task{
-		Agent: writtest.AgentID("billing"), Key: h.peer.key, Environment: devca.Environment, User: "lena",
+		Agent: writtest.AgentID("billing"), Key: h.peer.key, Environment: writtest.Environment, User: "lena",
 		Purpose: writ.Purpose{Instructions: "settle the invoices of ACME", Origin: writ.OriginUser},
 	}
 	for _, tool := range grant {

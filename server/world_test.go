@@ -120,7 +120,7 @@ func (d *door) agent(grant ...writ.ToolName) *peer {
 		return p
 	}
 	t := writ.Task{
-		Agent: writtest.AgentID("billing"), Key: p.key, Environment: devca.Environment, User: "lena",
+		Agent: writtest.AgentID("billing"), Key: p.key, Environment: writtest.Environment, User: "lena",
 		Purpose: writ.Purpose{Instructions: "settle the invoices of ACME", Origin: writ.OriginUser},
 	}
 	for _, tool := range grant {

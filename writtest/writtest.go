@@ -95,7 +95,7 @@ func New(t testing.TB, s Setup) *World {
 		s.Gateway = "gateway"
 	}
 	if s.Registry.Agents == nil {
-		s.Registry.Agents = []registry.Agent{{ID: AgentID("billing"), Owner: "maya", Environment: devca.Environment, HighestTier: writ.Privileged}}
+		s.Registry.Agents = []registry.Agent{{ID: AgentID("billing"), Owner: "maya", Environment: Environment, HighestTier: writ.Privileged}}
 	}
 	if s.Registry.Operators == nil {
 		s.Registry.Operators = []registry.Operator{{User: "omar", Key: OperatorKey("omar")}, {User: "olga", Key: OperatorKey("olga")}}
@@ -232,6 +232,10 @@ func closed(args map[string]string) string {
 	return strings.Replace(string(b), `"required":null`, `"required":[]`, 1)
 }
 
+// Environment is where the agents of a World work: not in development, where
+// less is asked of people.
+const Environment = "production"
+
 // AgentID is the identity of a workload of the development trust domain.
 func AgentID(name string) writ.AgentID {
 	return writ.AgentID("spiffe://" + identity.DevelopmentDomain + "/agent/" + name)
@@ -304,7 +308,7 @@ func (w *World) Agent(name string) *Agent {
 func (a *Agent) Evidence() identity.Evidence { return identity.Evidence{Chain: a.chain} }
 
 // Open binds the agent's key to a task. What t does not say is filled in: the
-// agent, its key, the development environment, the user lena as the origin of
+// agent, its key, its environment, the user lena as the origin of
 // the purpose.
 func (a *Agent) Open(t writ.Task) {
 	a.w.t.Helper()
@@ -312,7 +316,7 @@ func (a *Agent) Open(t writ.Task) {
 	if err != nil {
 		a.w.t.Fatal(err)
 	}
-	t.Agent, t.Key, t.Environment = id, a.Key, devca.Environment
+	t.Agent, t.Key, t.Environment = id, a.Key, a.w.environment(id)
 	if t.Purpose.Origin == writ.OriginAgent {
 		t.Purpose.Origin, t.User = writ.OriginUser, "lena"
 	}
@@ -321,6 +325,16 @@ func (a *Agent) Open(t writ.Task) {
 		a.w.t.Fatal(err)
 	}
 	a.Task = held.Task
+}
+
+// environment is the one that an agent is registered for.
+func (w *World) environment(id writ.AgentID) string {
+	for _, a := range w.setup.Registry.Agents {
+		if a.ID == id {
+			return a.Environment
+		}
+	}
+	return Environment
 }
 
 // Request is a call that has not been made.

@@ -42,7 +42,10 @@ var tools = []writtest.Tool{
 
 // config has an operator who is also the owner of an agent.
 func config() registry.Config {
-	var c registry.Config
+	c := registry.Config{Agents: []registry.Agent{
+		{ID: writtest.AgentID("billing"), Owner: "maya", Environment: writtest.Environment},
+		{ID: writtest.AgentID("local"), Owner: "maya", Environment: "development"},
+	}}
 	for _, user := range []writ.UserID{"omar", "olga", "maya"} {
 		c.Operators = append(c.Operators, registry.Operator{User: user, Key: writtest.OperatorKey(string(user))})
 	}

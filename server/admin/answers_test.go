@@ -166,7 +166,7 @@ func TestAnswersFitOpenAPI(t *testing.T) {
 	ask("POST", "/approvals/"+string(writ.AsDenial(err).Approval)+"/deny", answer{Reason: "no"}, "")
 	ask("GET", "/approvals/appr_0", nil, "")
 
-	run := map[string]any{"agent": writtest.AgentID("billing"), "key": "a-fresh-key", "for": "answer the mail"}
+	run := map[string]any{"agent": writtest.AgentID("local"), "key": "a-fresh-key", "for": "answer the mail"}
 	opened := ask("POST", "/runs", run, "omar")
 	run["key"] = "another-key"
 	ask("POST", "/tasks", run, "olga")

@@ -401,20 +401,20 @@ func TestNobodyOfThatName(t *testing.T) {
 // and no task, no prompt and no tools with it.
 func TestRunsWithoutAProof(t *testing.T) {
 	d := open(t)
-	d.want(d.Post(t.Context(), "/runs", map[string]any{"agent": writtest.AgentID("billing"), "key": "k"}, nil), writ.Forbidden)
+	d.want(d.Post(t.Context(), "/runs", map[string]any{"agent": writtest.AgentID("local"), "key": "k"}, nil), writ.Forbidden)
 
 	tokens := newTokens(t)
 	d = open(t, func(d *desk) { d.server.Tokens, d.server.Audience = tokens, "https://localhost:7442/mcp" })
 	var run api.Run
-	d.must(d.Post(t.Context(), "/runs", map[string]any{"agent": writtest.AgentID("billing"), "key": "k"}, &run))
+	d.must(d.Post(t.Context(), "/runs", map[string]any{"agent": writtest.AgentID("local"), "key": "k"}, &run))
 	if run.Token == "" || run.Task != "" {
 		t.Errorf("run: %+v", run)
 	}
 	for _, in := range []map[string]any{{"for": "x"}, {"data": "x"}, {"grant": []map[string]string{{"tool": "*"}}}, {"minutes": 5}} {
-		in["agent"], in["key"] = writtest.AgentID("billing"), "k"
+		in["agent"], in["key"] = writtest.AgentID("local"), "k"
 		d.want(d.Post(t.Context(), "/runs", in, nil), writ.NoPossession)
 	}
-	in := map[string]any{"agent": writtest.AgentID("billing"), "key": "k", "for": "answer the mail", "grant": []map[string]string{{"tool": "mail.*"}}}
+	in := map[string]any{"agent": writtest.AgentID("local"), "key": "k", "for": "answer the mail", "grant": []map[string]string{{"tool": "mail.*"}}}
 	d.must(d.act("omar", "/runs", in, &run))
 	held, err := d.Gate.Tasks.Get(t.Context(), run.Task)
 	d.must(err)
