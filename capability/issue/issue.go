@@ -109,10 +109,6 @@ func (i *Issuer) issue(p *policy.Permit, audience string, life time.Duration, ho
 		life = defaultLife
 	}
 	issued := time.UnixMilli(q.Time)
-	scope := capability.ScopeOf(&q.Action)
-	scope.Call, scope.Task, scope.Environment = q.Call, q.Task.ID, q.Task.Environment
-	scope.Tool, scope.Tier, scope.Bundle = q.Tool.Name, q.Tool.Tier, q.Bundle
-	scope.Action = q.Action.Digest()
 	actors := []capability.Actor{{Agent: q.Caller.Agent, Key: q.Caller.Key}}
 	for j := len(q.Caller.Chain) - 1; j >= 0; j-- {
 		actors = append(actors, capability.Actor{Agent: q.Caller.Chain[j].Agent, Key: q.Caller.Chain[j].Key})
@@ -123,12 +119,21 @@ func (i *Issuer) issue(p *policy.Permit, audience string, life time.Duration, ho
 	}
 	c := capability.Capability{
 		ID: writ.NewID[writ.CapabilityID](issued), Issuer: i.name, Audience: audience, Key: holder,
-		Actors: actors, User: user, Issued: issued, Expires: ends(q, life), Scope: scope,
+		Actors: actors, User: user, Issued: issued, Expires: ends(q, life),
 	}
 	if !c.Expires.After(c.Issued) {
 		return nil, errors.New("issuing a capability that ends before it begins")
 	}
-	return &Token{issuer: i, capability: c}, nil
+	return &Token{issuer: i, query: q, capability: c}, nil
+}
+
+// scopeOf is what a capability for q is good for.
+func scopeOf(q *writ.Query) capability.Scope {
+	scope := capability.ScopeOf(&q.Action)
+	scope.Call, scope.Task, scope.Environment = q.Call, q.Task.ID, q.Task.Environment
+	scope.Tool, scope.Tier, scope.Bundle = q.Tool.Name, q.Tool.Tier, q.Bundle
+	scope.Action = q.Action.Digest()
+	return scope
 }
 
 // ends is when a capability expires: in whole seconds, and never after its
@@ -141,7 +146,9 @@ func ends(q *writ.Query, life time.Duration) time.Time {
 // Token presents nothing.
 type Token struct {
 	issuer     *Issuer
-	capability capability.Capability
+	query      *writ.Query
+	approval   writ.ApprovalID
+	capability capability.Capability // without its scope: most are never shown to anybody
 
 	once   sync.Once
 	signed string
@@ -152,11 +159,16 @@ type Token struct {
 func (t *Token) ID() writ.CapabilityID { return t.capability.ID }
 
 // Action is the digest of the action it is for.
-func (t *Token) Action() writ.Digest { return t.capability.Action }
+func (t *Token) Action() writ.Digest {
+	if t.query == nil {
+		return ""
+	}
+	return t.query.Action.Digest()
+}
 
 // UnderApproval adds which approval let the action through, for the server to
 // see. It is called before the token is presented, or not at all.
-func (t *Token) UnderApproval(id writ.ApprovalID) { t.capability.Approval = id }
+func (t *Token) UnderApproval(id writ.ApprovalID) { t.approval = id }
 
 // Present gives the headers that carry the capability in one request to this
 // address: the capability, signed now if it was not before, and a new proof of
@@ -193,6 +205,8 @@ func (t *Token) sign() (string, error) {
 		return "", errors.New("this is no capability")
 	}
 	t.once.Do(func() {
+		t.capability.Scope = scopeOf(t.query)
+		t.capability.Approval = t.approval
 		claims, err := t.capability.Claims()
 		if err != nil {
 			t.err = fmt.Errorf("signing a capability: %w", err)
