@@ -75,6 +75,13 @@ func demonstrate(t *testing.T, tmp string, args ...string) *demonstration {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if d.cmd.ProcessState == nil { // the test has failed
+			d.cmd.Process.Signal(os.Interrupt)
+			io.Copy(io.Discard, out)
+			d.cmd.Wait()
+		}
+	})
 	return d
 }
 
