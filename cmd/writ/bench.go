@@ -46,7 +46,6 @@ type benchTarget struct {
 
 // A benchCell is one target under so many callers in one round.
 type benchCell struct {
-	calls         int
 	rps           float64
 	p50, p99, cpu time.Duration // cpu and alloc are for each call
 	alloc         float64

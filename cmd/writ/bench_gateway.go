@@ -37,7 +37,7 @@ type benchLogged struct {
 // The people and the agent of the bench's world.
 const (
 	benchOperator writ.UserID = "bench"
-	benchPolicies             = 1000
+	benchPolicies int         = 1000
 )
 
 func benchRegistered() registry.Agent {
