@@ -186,22 +186,32 @@ func (b *Book) List(ctx context.Context) ([]*Request, error) {
 
 // Ask makes the request that asks a person about q, and the entry that a
 // commit must hold for it to exist. A request for the same action that still
-// waits is the answer to a second asking; then the entry is nil.
+// waits is the answer to a second asking; then the entry is nil. If two ask at
+// the same moment, the commit of one of them finds the row of kind asked
+// changed: then Find gives the request of the other.
 func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) (*Request, *ledger.Entry, error) {
-	action := q.Action.Digest()
-	old, err := b.Find(ctx, q.Task.ID, action)
+	mark := b.mark(q.Task.ID, q.Action.Digest())
+	row, ok, err := b.Ledger.Get(ctx, KindAsked, mark)
 	if err != nil {
 		return nil, nil, err
 	}
-	if old != nil && old.State == Pending && old.Requires == requires {
-		return old, nil, nil
+	asked := ledger.Expect{Kind: KindAsked, Key: mark, At: ledger.Absent}
+	if ok {
+		asked.At = row.At
+		old, err := b.Get(ctx, writ.ApprovalID(row.Value))
+		if err != nil {
+			return nil, nil, err
+		}
+		if old.State == Pending && old.Requires == requires {
+			return old, nil, nil
+		}
 	}
 	now := b.Now()
 	r := &Request{
 		ID: writ.NewID[writ.ApprovalID](now), Call: q.Call, Query: *q, Requires: requires,
 		Asked: now.UnixMilli(), Expires: min(now.Add(life).UnixMilli(), q.Task.Expires), State: Pending,
 	}
-	row, err := json.Marshal(r)
+	value, err := json.Marshal(r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -210,10 +220,11 @@ func (b *Book) Ask(ctx context.Context, q *writ.Query, requires writ.Assurance) 
 			Type: ledger.TypeWaiting, Call: q.Call, Task: q.Task.ID, Agent: q.Caller.Agent, Key: q.Caller.Key, Tool: q.Tool.Name,
 			Approval: r.ID, Note: map[string]string{"requires": requires.String()},
 		},
-		User: q.Caller.User,
+		User:   q.Caller.User,
+		Expect: []ledger.Expect{asked},
 		Changes: []ledger.Change{
-			{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: row},
-			{Op: ledger.Put, Kind: KindAsked, Key: b.mark(q.Task.ID, action), Value: []byte(r.ID)},
+			{Op: ledger.Put, Kind: KindApproval, Key: string(r.ID), Value: value},
+			{Op: ledger.Put, Kind: KindAsked, Key: mark, Value: []byte(r.ID)},
 		},
 	}, nil
 }

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -166,6 +167,23 @@ func (g *Gate) ask(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return writ.Refuse(writ.Unavailable, "nobody could be asked", err)
 	}
+	return park(r, entry)
+}
+
+// alreadyAsked parks a call whose question somebody else asked at the same moment.
+func (g *Gate) alreadyAsked(ctx context.Context, a *attempt) error {
+	r, err := g.Approvals.Find(ctx, a.query.Task.ID, a.query.Action.Digest())
+	if err == nil && r == nil {
+		err = errors.New("what was asked is gone")
+	}
+	if err != nil {
+		return writ.Refuse(writ.Unavailable, "nobody could be asked", err)
+	}
+	return park(r, nil)
+}
+
+// park says that r is waited for.
+func park(r *approval.Request, entry *ledger.Entry) error {
 	d := writ.Refuse(writ.ApprovalRequired, "a person has to approve this action first", nil)
 	d.Approval, d.Remedy = r.ID, writ.RemedyWait
 	return &parked{d, entry}

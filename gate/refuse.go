@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/approval"
 	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/replay"
 )
@@ -24,7 +25,10 @@ func (g *Gate) refuse(ctx context.Context, a *attempt, err error) error {
 	// Whoever hangs up is recorded like anybody else.
 	ctx = context.WithoutCancel(ctx)
 	_, err = g.Ledger.Commit(ctx, entries...)
-	if used, ok := errors.AsType[*ledger.Error](err); ok && used.Err == ledger.ErrUsed {
+	switch row, ok := errors.AsType[*ledger.Error](err); {
+	case ok && row.Err == ledger.ErrConflict && row.Kind == approval.KindAsked:
+		return g.refuse(ctx, a, g.alreadyAsked(ctx, a))
+	case ok && row.Err == ledger.ErrUsed:
 		d = writ.Refuse(writ.ProofReplayed, "this proof was used before; make a new one for every request", err)
 		_, err = g.Ledger.Commit(ctx, a.entry(ledger.TypeDecision, d.Code))
 	}
