@@ -25,9 +25,9 @@ type Agent struct {
 	Environment string       `yaml:"environment"`
 	Groups      []string     `yaml:"groups"`
 	HighestTier writ.Tier    `yaml:"highest_tier"`
-	Expires     time.Time    `yaml:"expires"`      // never if it is zero
-	RecertifyBy time.Time    `yaml:"recertify_by"` // never if it is zero
-	Keys        []string     `yaml:"keys"`         // PEM files of public keys that it may authenticate with (private_key_jwt)
+	Expires     time.Time    `yaml:"expires,omitempty"`      // never if it is zero
+	RecertifyBy time.Time    `yaml:"recertify_by,omitempty"` // never if it is zero
+	Keys        []string     `yaml:"keys"`                   // PEM files of public keys that it may authenticate with (private_key_jwt)
 }
 
 // An Operator is a person who may approve and administer, known by a public
@@ -52,14 +52,14 @@ func ParseConfig(text []byte) (Config, error) {
 	if err := yaml.Load(text, &c, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
 		return Config{}, fmt.Errorf("reading the registry's configuration: %w", err)
 	}
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return Config{}, fmt.Errorf("reading the registry's configuration: %w", err)
 	}
 	return c, nil
 }
 
-// check refuses what could only be a mistake.
-func (c *Config) check() error {
+// Check refuses what could only be a mistake.
+func (c *Config) Check() error {
 	agents := map[writ.AgentID]bool{}
 	for _, a := range c.Agents {
 		switch {

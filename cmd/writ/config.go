@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -98,6 +99,7 @@ func (b *backend) placement() broker.Placement {
 const development = "development"
 
 // readConfig reads a file strictly. A file that is not there is an empty one.
+// Files that it names are relative to its own directory.
 func readConfig(name string) (*config, error) {
 	c := new(config)
 	text, err := os.ReadFile(name)
@@ -106,7 +108,7 @@ func readConfig(name string) (*config, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if err := yaml.Load(text, c, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
+		if err := loadYAML(text, c); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -115,6 +117,19 @@ func readConfig(name string) (*config, error) {
 	}
 	return c, nil
 }
+
+// loadYAML reads a text strictly: a key that is not known is an error, as is
+// one that stands twice.
+func loadYAML(text []byte, into any) error {
+	err := yaml.Load(text, into, yaml.WithKnownFields(), yaml.WithUniqueKeys())
+	if err == nil {
+		return nil
+	}
+	what := strings.TrimPrefix(err.Error(), "yaml: construct errors: ")
+	return errors.New(unknownKey.ReplaceAllString(what, "there is no key $1 here"))
+}
+
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type [^\s;]+`)
 
 var backendName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
@@ -165,14 +180,10 @@ func (c *config) complete(dir string) error {
 	if c.Environment != development && (c.Certificate == "" || len(c.Trust) == 0) {
 		return fmt.Errorf("environment %q needs a certificate and a trust domain: the development ones are refused", c.Environment)
 	}
-	if c.Ledger.Origin == "" {
-		c.Ledger.Origin = "writ.localhost/" + c.Environment
-	}
-	if c.Ledger.Gateway == "" {
-		c.Ledger.Gateway = "gateway"
-	}
-	if c.Ledger.Anchor == "" {
-		c.Ledger.Anchor = filepath.Join(dir, "anchor")
+	c.Ledger.complete(c.Environment)
+	c.locate(dir)
+	if err := c.Registry.Check(); err != nil {
+		return fmt.Errorf("registry: %w", err)
 	}
 	for name := range c.Backends {
 		if !backendName.MatchString(name) {
@@ -185,6 +196,49 @@ func (c *config) complete(dir string) error {
 		}
 	}
 	return nil
+}
+
+func (l *ledgerConfig) complete(environment string) {
+	l.Origin = cmp.Or(l.Origin, "writ.localhost/"+environment)
+	l.Gateway = cmp.Or(l.Gateway, "gateway")
+	l.Anchor = cmp.Or(l.Anchor, "anchor")
+}
+
+// locate makes the names of files absolute.
+func (c *config) locate(dir string) {
+	in := func(name string) string {
+		if name == "" || filepath.IsAbs(name) {
+			return name
+		}
+		return filepath.Join(dir, name)
+	}
+	c.Certificate, c.Key, c.Ledger.Anchor = in(c.Certificate), in(c.Key), in(c.Ledger.Anchor)
+	for domain, name := range c.Trust {
+		c.Trust[domain] = in(name)
+	}
+	for _, a := range c.Registry.Agents {
+		for i, name := range a.Keys {
+			a.Keys[i] = in(name)
+		}
+	}
+	for _, b := range c.Backends {
+		var refs []*broker.Reference
+		if b.OAuth != nil {
+			refs = append(refs, &b.OAuth.Key, &b.OAuth.Secret)
+			if b.OAuth.Exchange != nil {
+				refs = append(refs, &b.OAuth.Exchange.Subject)
+			}
+		}
+		if b.Postgres != nil {
+			refs = append(refs, &b.Postgres.Admin)
+		}
+		if b.Static != nil {
+			refs = append(refs, &b.Static.Sealed)
+		}
+		for _, r := range refs {
+			r.File = in(r.File)
+		}
+	}
 }
 
 // resource is the audience of access tokens: the MCP endpoint.

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/writgate/writ"
-	"go.yaml.in/yaml/v4"
 )
 
 // A grantFile is what a task may do, and how much of it, as YAML:
@@ -35,7 +34,7 @@ func readGrant(name string) (*grantFile, error) {
 		return nil, err
 	}
 	g := new(grantFile)
-	if err := yaml.Load(text, g, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
+	if err := loadYAML(text, g); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(g.Grant) == 0 {
