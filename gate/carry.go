@@ -35,7 +35,7 @@ const fresh = 100 * time.Millisecond
 // its process or its machine stood still, looks again at what it was decided
 // on: others may have ended its task long ago.
 func (g *Gate) mayGo(ctx context.Context, c *carried) error {
-	if g.haltFile() {
+	if g.HaltedByFile() {
 		return writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
 	}
 	if ctx.Err() != nil {

@@ -72,7 +72,7 @@ func (g *Gate) notHalted(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return writ.Refuse(writ.Unavailable, "the gateway's state could not be read", err)
 	}
-	if halted || g.haltFile() {
+	if halted || g.HaltedByFile() {
 		d := writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
 		d.Remedy = writ.RemedyStop
 		return d
@@ -81,9 +81,9 @@ func (g *Gate) notHalted(ctx context.Context, a *attempt) error {
 	return nil
 }
 
-// haltFile says whether the file that needs no database says stop. A file
+// HaltedByFile says whether the file that needs no database says stop. A file
 // whose absence cannot be told counts as there.
-func (g *Gate) haltFile() bool {
+func (g *Gate) HaltedByFile() bool {
 	if g.HaltFile == "" {
 		return false
 	}

@@ -20,7 +20,9 @@ func (doctorCmd) Run(s *session) error {
 	if err := s.client.Get(s.ctx, "/doctor", &page); err != nil {
 		return err
 	}
-	bad, about := false, ""
+	bad := false
+	var about []string
+	of := map[string][]api.Fact{}
 	for _, f := range page.Items {
 		bad = bad || f.Level == "bad"
 		if s.wantsJSON() {
@@ -29,19 +31,36 @@ func (doctorCmd) Run(s *session) error {
 			}
 			continue
 		}
-		if f.About != about {
-			about = f.About
-			s.printf("%s\n", about)
+		if of[f.About] == nil {
+			about = append(about, f.About)
 		}
-		s.printf("%-3s %-20s %s\n", marks[f.Level], f.Name, f.Value)
-		if f.Hint != "" {
-			s.printf("    %-20s %s\n", trusted(""), f.Hint)
-		}
+		of[f.About] = append(of[f.About], f)
+	}
+	for _, what := range about {
+		s.printf("%s\n", what)
+		s.facts(of[what])
 	}
 	if bad {
 		return verdict(exitNo)
 	}
 	return nil
+}
+
+// facts prints what is about one thing. A name that stands above is not
+// repeated.
+func (s *session) facts(all []api.Fact) {
+	above := ""
+	for _, f := range all {
+		name := f.Name
+		if name == above {
+			name = ""
+		}
+		above = f.Name
+		s.printf("%-3s %-20s %s\n", marks[f.Level], name, f.Value)
+		if f.Hint != "" {
+			s.printf("    %-20s %s\n", trusted(""), f.Hint)
+		}
+	}
 }
 
 var marks = map[string]trusted{"ok": "", "note": " -", "warning": " !", "bad": " X"}
@@ -64,8 +83,10 @@ func (statusCmd) Run(s *session) error {
 	switch {
 	case st.Failed:
 		s.printf("FAILED    nothing is recorded, and nothing is called: start it again\n")
+	case st.Halted && st.LiftNeeds == 0:
+		s.printf("HALTED    no call begins while the file halt is in the data directory\n")
 	case st.Halted:
-		s.printf("HALTED    no call begins; %d more operators must lift it\n", st.LiftNeeds)
+		s.printf("HALTED    no call begins; writ lift needs %s\n", operators(st.LiftNeeds))
 	default:
 		s.printf("calls go on\n")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/canon"
+	"github.com/writgate/writ/registry"
 	"github.com/writgate/writ/server/admin/api"
 )
 
@@ -40,10 +42,17 @@ func (c callsExplainCmd) Run(s *session) error {
 	if err := json.Unmarshal(e.Action, &action); err != nil {
 		return err
 	}
-	s.printf("%s  %s  %s\n", words[e.Call.Effect], e.Call.Tool, clock(e.Call.Time))
-	s.printf("          %s\n", e.Why)
+	s.printf("%s  %s  %s\n", words[e.Call.Effect], cmp.Or(e.Call.Tool, asked(&action)), clock(e.Call.Time))
+	if e.Call.Code != "" {
+		s.printf("          %s: ", e.Call.Code)
+	} else {
+		s.printf("          ")
+	}
+	s.printf("%s\n", e.Why)
 	s.printf("who       %s\n", who(&e))
-	s.printf("task      %s  %s\n", e.Call.Task, purpose(&e.Purpose))
+	if e.Call.Task != "" {
+		s.printf("task      %s  %s\n", e.Call.Task, purpose(&e.Purpose))
+	}
 	if e.Claim.Intent != "" {
 		s.printf("says      %s  (the agent's own word)\n", e.Claim.Intent)
 	}
@@ -53,11 +62,13 @@ func (c callsExplainCmd) Run(s *session) error {
 	for _, bad := range e.Decision.Errors {
 		s.printf("error     %s\n", bad)
 	}
-	force := "still in force"
-	if !e.InForce {
-		force = "not in force any more"
+	switch {
+	case e.Bundle == "": // none was asked, or there was none
+	case e.InForce:
+		s.printf("bundle    %s  still in force\n", e.Bundle)
+	default:
+		s.printf("bundle    %s  not in force any more\n", e.Bundle)
 	}
-	s.printf("bundle    %s  %s\n", e.Bundle, force)
 	if len(e.Permits) > 0 {
 		s.printf("would have been allowed if\n")
 		for _, change := range e.Permits {
@@ -68,6 +79,9 @@ func (c callsExplainCmd) Run(s *session) error {
 	s.printf("proof     record %d of %d    writ receipts prove %s\n", e.Call.Index, e.Size, e.Call.ID)
 	return nil
 }
+
+// asked is what an action asks for, where nothing of that name was found.
+func asked(a *writ.Action) writ.ToolName { return registry.NameOf(a.Kind, a.Upstream, a.Name) }
 
 func who(e *api.Explanation) string {
 	c, text := &e.Caller, string(e.Caller.Agent)
@@ -104,7 +118,7 @@ func (s *session) arguments(a *writ.Action, origins []writ.Provenance) {
 	}
 	first := "arguments"
 	for pointer, v := range canon.Leaves(args) {
-		from := "?"
+		from := "where nobody looked: the call was refused before"
 		for _, p := range origins {
 			if p.Argument == pointer {
 				from = provenance(p)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"strings"
 
 	"github.com/writgate/writ/server/admin/api"
@@ -36,7 +37,7 @@ func (c revokeCmd) Run(s *session) error {
 	if s.wantsJSON() {
 		return s.json(r)
 	}
-	s.printf("fence     %s  nothing is dispatched for this any more, on any gateway\n", r.Fenced)
+	s.printf("since     %s  nothing is dispatched for this any more, on any gateway\n", r.Fenced)
 	for _, a := range r.Agents {
 		s.printf("agent     %s suspended\n", a)
 	}
@@ -132,6 +133,13 @@ func (s *session) halted(st *api.Status) error {
 		s.printf("calls go on\n")
 		return nil
 	}
-	s.printf("no call begins, on any gateway; to let calls go on, %d more operators say: writ lift\n", st.LiftNeeds)
+	s.printf("no call begins, on any gateway; to let calls go on, writ lift needs %s\n", operators(st.LiftNeeds))
 	return nil
+}
+
+func operators(n int) string {
+	if n == 1 {
+		return "1 more operator"
+	}
+	return fmt.Sprintf("%d more operators", n)
 }

@@ -48,6 +48,9 @@ func up(ctx context.Context, dir string, out io.Writer, log *slog.Logger) error 
 			say("!", "%s: %v; it is asked again", u.Name, err)
 		}
 	}
+	if len(c.Upstreams) == 0 {
+		say("!", "there are no tool servers: list them in %s, under upstreams", file)
+	}
 	n.sayTools(say)
 	if err := n.sayPolicy(ctx, say); err != nil {
 		return err

@@ -52,8 +52,11 @@ func (s *Server) aboutLog(ctx context.Context, a asker) ([]api.Fact, error) {
 	if behind := time.Duration(st.Behind) * time.Millisecond; behind > 2*time.Second {
 		facts = append(facts, api.Fact{About: "log", Name: "clock", Value: fmt.Sprintf("%v behind the newest record", behind), Level: levelBad, Hint: "calls are refused until the clock is right"})
 	}
-	if st.Halted {
-		facts = append(facts, api.Fact{About: "gateway", Name: "halt", Value: fmt.Sprintf("no call begins; %d more operators must lift it", st.LiftNeeds), Level: levelWarning, Hint: "writ lift"})
+	switch {
+	case st.Halted && st.LiftNeeds == 0:
+		facts = append(facts, api.Fact{About: "gateway", Name: "halt", Value: "no call begins: the file " + s.Gate.HaltFile + " is there", Level: levelWarning, Hint: "remove it to let calls go on"})
+	case st.Halted:
+		facts = append(facts, api.Fact{About: "gateway", Name: "halt", Value: fmt.Sprintf("no call begins; operators who must still lift it: %d", st.LiftNeeds), Level: levelWarning, Hint: "writ lift"})
 	}
 	return facts, nil
 }

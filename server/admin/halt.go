@@ -117,5 +117,6 @@ func (s *Server) status(ctx context.Context, _ asker, _ struct{}) (*api.Status, 
 	if h != nil {
 		out.Halted, out.LiftNeeds = true, s.liftNeeds(h)
 	}
+	out.Halted = out.Halted || s.Gate.HaltedByFile()
 	return out, nil
 }
