@@ -75,7 +75,7 @@ func outcome(c api.Call) string {
 	case c.Outcome == "error":
 		return "the tool says it failed"
 	case c.Effect == "step-up":
-		return strings.TrimSpace("waits " + string(c.Approval))
+		return strings.TrimSpace("asked " + string(c.Approval))
 	}
 	return cmp.Or(c.Outcome, string(c.Code), "-")
 }

@@ -73,7 +73,7 @@ func (e exited) Error() string { return fmt.Sprintf("the agent exited with statu
 
 // Help says what the agent gets, and what it does not.
 func (runCmd) Help() string {
-	return `The agent gets an MCP endpoint (WRIT_MCP_URL, or its standard input and output) and no key, no token and no credential. The sidecar proves the run's key for every request. When the agent exits its task ends, and with it everything it was given; what was not permitted is listed.
+	return `The agent gets an MCP endpoint (WRIT_MCP_URL, or its standard input and output) and no key, no token and no credential. The sidecar proves the run's key for every request. When the agent exits its task ends, and with it everything it was given; what was not permitted is listed. The exit code is the agent's.
 
 Without --as the agent runs as you: it can read what you can read, your operator key's file included, though not what is in it without the passphrase. What it can still reach is listed.`
 }
@@ -85,6 +85,11 @@ func (c *runCmd) Run(s *session) error {
 	}
 	if c.Stdio == (len(c.Command) > 0) {
 		return &usageError{"either --stdio, or a command to start, after --"}
+	}
+	if !c.Stdio {
+		if _, err := exec.LookPath(c.Command[0]); err != nil { // before anybody is asked for a passphrase
+			return &usageError{err.Error()}
+		}
 	}
 	hideMemory() // from whoever runs as the same user: the key is in it
 	as, isolation, err := isolate(c.As)
@@ -106,11 +111,9 @@ func (c *runCmd) Run(s *session) error {
 	} else {
 		status, err = c.start(s, car, below, as)
 	}
-	if car.run.Task != "" {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 30*time.Second)
-		defer cancel()
-		err = errors.Join(err, c.end(ctx, s, car))
-	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 30*time.Second)
+	defer cancel()
+	err = errors.Join(err, c.end(ctx, s, car))
 	if err == nil && status != 0 {
 		return exited(status)
 	}
@@ -172,21 +175,30 @@ func (c *runCmd) start(s *session, car *sidecar, below string, as *osUser) (int,
 
 // end ends the task, and says what was decided under it.
 func (c *runCmd) end(ctx context.Context, s *session, car *sidecar) error {
+	task, err := car.task(ctx)
+	if err != nil || task == "" {
+		return err
+	}
 	var page api.Page[api.Call]
-	if err := s.client.Get(ctx, "/calls?limit=1000&task="+string(car.run.Task), &page); err != nil {
+	if err := s.client.Get(ctx, "/calls?limit=1000&task="+string(task), &page); err != nil {
 		return err
 	}
 	var revoked api.Revocation
-	if err := s.client.Post(ctx, "/tasks/"+string(car.run.Task)+"/end", map[string]string{"reason": "the agent exited"}, &revoked); err != nil {
+	if err := s.client.Post(ctx, "/tasks/"+string(task)+"/end", map[string]string{"reason": "the agent exited"}, &revoked); err != nil {
 		return err
 	}
+	// An agent that waits for a person asks again and again; only the first
+	// time somebody was asked.
+	again := func(c api.Call) bool { return c.Effect == "step-up" && c.Approval == "" }
 	effects := map[string]int{}
 	for _, call := range page.Items {
-		effects[call.Effect]++
+		if !again(call) {
+			effects[call.Effect]++
+		}
 	}
-	fprintf(s.errs, "writ: %s is over: %d permitted, %d denied, %d asked about\n", car.run.Task, effects["permit"], effects["deny"], effects["step-up"])
+	fprintf(s.errs, "writ: %s is over: %d permitted, %d denied, %d asked about\n", task, effects["permit"], effects["deny"], effects["step-up"])
 	for _, call := range page.Items {
-		if call.Effect != "permit" {
+		if call.Effect != "permit" && !again(call) {
 			fprintf(s.errs, "  %-8s %-30s %s   writ calls explain %s\n", call.Effect, call.Tool, call.Code, call.ID)
 		}
 	}

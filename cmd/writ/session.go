@@ -227,6 +227,10 @@ func (s *session) fail(err error) int {
 	if v, ok := errors.AsType[verdict](err); ok {
 		return int(v)
 	}
+	if e, ok := errors.AsType[exited](err); ok {
+		fprintf(s.errs, "writ: %s\n", e)
+		return int(e)
+	}
 	code, hint := s.judge(err)
 	if s.wantsJSON() {
 		if p, ok := errors.AsType[*api.Problem](err); ok {
@@ -260,7 +264,9 @@ func (s *session) judge(err error) (code int, hint string) {
 	if errors.Is(err, context.Canceled) {
 		return exitNo, "interrupted: whether the gateway did it, its records say"
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "listen" {
+		return exitFault, "where to listen is in writ.yaml: listen, and issuer.listen"
+	} else if ok {
 		return exitUnavailable, "is the gateway running? writ up starts one; --socket says where another one listens (now " + s.Socket + ")"
 	}
 	if _, ok := errors.AsType[*declined](err); ok {

@@ -30,6 +30,7 @@ import (
 // the key over exactly that request, body included.
 type sidecar struct {
 	key    ed25519.PrivateKey
+	name   writ.Thumbprint // of the key
 	admin  *api.Client
 	client *http.Client
 
@@ -56,7 +57,7 @@ func newSidecar(dir string, admin *api.Client, ask func(*api.Client, writ.Thumbp
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, errors.New("ca.pem holds no certificate")
 	}
-	s := &sidecar{key: key, admin: admin}
+	s := &sidecar{key: key, name: thumbprint, admin: admin}
 	s.client = &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
@@ -92,6 +93,28 @@ func (s *sidecar) token(ctx context.Context) (string, error) {
 	}
 	s.run.Token, s.run.Expires = next.Token, next.Expires
 	return s.run.Token, nil
+}
+
+// task is the open task of the run's key: the one that was opened for it, or
+// the one that its first call made, if nobody did and there was a call.
+func (s *sidecar) task(ctx context.Context) (writ.TaskID, error) {
+	if s.run.Task != "" {
+		return s.run.Task, nil
+	}
+	for after := ""; ; {
+		var page api.Page[api.Task]
+		if err := s.admin.Get(ctx, "/tasks?state=open&limit=1000&after="+after, &page); err != nil {
+			return "", err
+		}
+		for _, t := range page.Items {
+			if t.Key == s.name {
+				return t.ID, nil
+			}
+		}
+		if after = page.Next; after == "" {
+			return "", nil
+		}
+	}
 }
 
 // passed are the headers that go on to the gateway, and those that come back.
