@@ -6,6 +6,9 @@ import (
 )
 
 func lines(text string) []string {
+	if text == "" {
+		return nil
+	}
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }
 

@@ -212,7 +212,7 @@ func (s *session) passphrase(prompt string) (string, error) {
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return "", errors.New("there is no terminal to ask for the passphrase on; " + passphraseFile + " can name a file with it")
+		return "", refuse("there is no terminal to ask for the passphrase on; %s can name a file with it", passphraseFile)
 	}
 	defer tty.Close()
 	quiet, err := silence(tty)

@@ -42,27 +42,33 @@ func (c operatorInitCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.register(writ.UserID(c.User), thumbprint); err != nil {
+	file := filepath.Join(s.Dir, "writ.yaml")
+	made, err := s.register(file, writ.UserID(c.User), thumbprint)
+	if err != nil {
 		return err
 	}
-	return s.printOperator(writ.UserID(c.User), thumbprint)
+	where := "add to " + file + ", which the gateway reads when it starts:"
+	if made {
+		where = "written to " + file + ":"
+	}
+	return s.printOperator(writ.UserID(c.User), thumbprint, where)
 }
 
 // register begins a writ.yaml with its first operator. One that is there is
 // left as it is: who is in it is for those who are.
-func (s *session) register(who writ.UserID, thumbprint writ.Thumbprint) error {
+func (s *session) register(file string, who writ.UserID, thumbprint writ.Thumbprint) (made bool, err error) {
 	if err := privateDir(s.Dir); err != nil {
-		return err
+		return false, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.Dir, "writ.yaml"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = f.WriteString(operatorLines(who, thumbprint))
-	return errors.Join(err, f.Sync(), f.Close())
+	return true, errors.Join(err, f.Sync(), f.Close())
 }
 
 // operatorLines are what a writ.yaml says of an operator.
@@ -79,7 +85,7 @@ func (s *session) newPassphrase() (string, error) {
 		return "", err
 	}
 	if len(first) < leastPassphrase {
-		return "", &usageError{fmt.Sprintf("a passphrase of less than %d characters is guessed offline", leastPassphrase)}
+		return "", refuse("whoever gets hold of the key's file guesses a passphrase of less than %d characters; nothing was made", leastPassphrase)
 	}
 	again, err := s.passphrase("Once more: ")
 	if err != nil {
@@ -100,14 +106,14 @@ func (operatorShowCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.printOperator(k.user, k.thumbprint)
+	return s.printOperator(k.user, k.thumbprint, "in the writ.yaml of a gateway that you are an operator of:")
 }
 
-func (s *session) printOperator(who writ.UserID, thumbprint writ.Thumbprint) error {
+func (s *session) printOperator(who writ.UserID, thumbprint writ.Thumbprint, where string) error {
 	if s.wantsJSON() {
 		return s.json(map[string]string{"user": string(who), "key": string(thumbprint), "file": s.OperatorKey})
 	}
-	fprintf(s.errs, "%s\n\nin the gateway's writ.yaml, which it reads when it starts:\n\n", s.OperatorKey)
+	fprintf(s.errs, "your key, sealed: %s\n%s\n\n", s.OperatorKey, where)
 	s.print(operatorLines(who, thumbprint))
 	return nil
 }

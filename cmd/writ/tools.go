@@ -23,16 +23,18 @@ func (c toolsLsCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return list(s, page.Items, "No upstream offers a tool: writ.yaml lists them, under upstreams.", func(t api.Tool) []any {
-		state := "can be called"
-		switch {
-		case t.Proposed:
-			state = t.Quarantine + "; proposed:"
-		case t.Quarantine != "":
-			state = t.Quarantine + "; was:"
-		}
-		return []any{t.Name, state, t.Tier, fetches(&t), "results " + t.Result.Integrity.String(), t.Result.Class}
-	})
+	return list(s, page.Items, "No upstream offers a tool: writ.yaml lists them, under upstreams.", toolRow)
+}
+
+func toolRow(t api.Tool) []any {
+	state := "can be called"
+	switch {
+	case t.Proposed:
+		state = t.Quarantine + "; proposed:"
+	case t.Quarantine != "":
+		state = t.Quarantine + "; was:"
+	}
+	return []any{t.Name, state, t.Tier, fetches(&t), "results " + t.Result.Integrity.String(), t.Result.Class}
 }
 
 func (s *session) tools(upstream, quarantine string) (*api.Page[api.Tool], error) {
@@ -90,7 +92,11 @@ func (s *session) printTool(t *api.Tool) error {
 	if t.Proposed {
 		held = "proposed"
 	}
-	s.printf("%-10s %s, %s, results %s and %s\n", trusted(held), t.Tier, fetches(t), t.Result.Integrity, t.Result.Class)
+	fetching := ""
+	if t.Fetch {
+		fetching = ", fetches"
+	}
+	s.printf("%-10s %s%s, results %s and %s\n", trusted(held), t.Tier, trusted(fetching), t.Result.Integrity, t.Result.Class)
 	if t.Credential != "" {
 		s.printf("credential %s\n", t.Credential)
 	}
@@ -126,6 +132,7 @@ func (c toolsReviewCmd) Run(s *session) error {
 		return err
 	}
 	reviews := map[writ.ToolName]registry.Review{}
+	var held []api.Tool
 	for _, t := range tools {
 		if err := errors.Join(checkTool(t), c.hold(t)); err != nil {
 			return err
@@ -136,23 +143,25 @@ func (c toolsReviewCmd) Run(s *session) error {
 			}
 			s.printf("\n")
 		}
+		held = append(held, *t)
 		reviews[t.Name] = registry.Review{Definition: t.Definition, Tier: t.Tier, Fetch: t.Fetch, Result: t.Result, Credential: t.Credential}
 	}
 	if len(reviews) == 0 {
 		fprintf(s.errs, "Nothing waits for a review: writ tools ls --quarantine=any has what cannot be accepted.\n")
 		return nil
 	}
+	if !s.wantsJSON() && len(held) > 1 { // whoever has scrolled through them all sees what they consent to
+		consent := func(t api.Tool) []any { return append([]any{t.Name, "will be held to be:"}, toolRow(t)[2:]...) }
+		if err := list(s, held, "", consent); err != nil {
+			return err
+		}
+		s.printf("\n")
+	}
 	var page api.Page[api.Tool]
 	if err := s.act("/tools/review", map[string]any{"reviews": reviews}, &page); err != nil {
 		return err
 	}
-	return list(s, page.Items, "", func(t api.Tool) []any {
-		state := "can be called"
-		if t.Quarantine != "" {
-			state = t.Quarantine
-		}
-		return []any{t.Name, state, t.Tier, fetches(&t), "results " + t.Result.Integrity.String(), t.Result.Class}
-	})
+	return list(s, page.Items, "", toolRow)
 }
 
 // unreviewable are the quarantines that no review ends.

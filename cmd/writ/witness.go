@@ -77,8 +77,9 @@ func (n *node) askWitnesses(ctx context.Context) {
 	for asked := ""; ; {
 		head, err := n.ledger.Checkpoint(ctx)
 		if err == nil && string(head) != asked {
-			asked = string(head)
-			if err := witness.Ask(ctx, n.ledger, all...); err != nil && ctx.Err() == nil {
+			if err := witness.Ask(ctx, n.ledger, all...); err == nil {
+				asked = string(head)
+			} else if ctx.Err() == nil {
 				n.log.Warn("the log is not witnessed", "error", fmt.Sprint(err))
 			}
 		}
