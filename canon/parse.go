@@ -31,12 +31,42 @@ type parser struct {
 	scratch []byte // for unescaping
 }
 
-// newParser makes room for every value at once: each follows the beginning of
-// the text, a bracket, or a comma of its own.
+// newParser makes room for every value at once.
 func newParser(src string, lim Limits) *parser {
-	most := 1 + strings.Count(src, ",") + strings.Count(src, "{") + strings.Count(src, "[")
-	doc := &document{src: src, values: make([]Value, max(0, min(most, lim.Nodes)))}
+	doc := &document{src: src, values: make([]Value, max(0, min(mostValues(src), lim.Nodes)))}
 	return &parser{doc: doc, src: src, lim: lim}
+}
+
+// mostValues is at least as many as there are values before the first fault:
+// each follows the beginning of the text or, outside of strings, a bracket or
+// a comma of its own.
+func mostValues(src string) int {
+	n := 1
+	for {
+		quote := strings.IndexByte(src, '"')
+		outside := src
+		if quote >= 0 {
+			outside = src[:quote]
+		}
+		for i := range len(outside) {
+			if c := outside[i]; c == ',' || c == '{' || c == '[' {
+				n++
+			}
+		}
+		if quote < 0 {
+			return n
+		}
+		src = src[quote+1:]
+		for escaped := true; escaped; {
+			end := strings.IndexByte(src, '"')
+			if end < 0 {
+				return n
+			}
+			inside := src[:end]
+			escaped = (len(inside)-len(strings.TrimRight(inside, `\`)))%2 == 1
+			src = src[end+1:]
+		}
+	}
 }
 
 // fail makes an error at an offset, whose pointer leads to the innermost open
