@@ -107,7 +107,7 @@ func (l *Ledger) open(ctx context.Context) error {
 	if c.Keys.Seal == [32]byte{} || c.Keys.Pseudonym == [32]byte{} {
 		return errors.New("a key is missing")
 	}
-	l.vault = vault{newSealer(c.Keys.Seal, "wrap"), newSealer(c.Keys.Seal, "state"), c.Keys.Pseudonym}
+	l.vault = vault{deriveSealer(c.Keys.Seal, "wrap"), deriveSealer(c.Keys.Seal, "state"), c.Keys.Pseudonym}
 	signer, err := newSigner(c.Origin, c.Keys.Log)
 	if err != nil {
 		return err

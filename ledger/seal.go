@@ -44,13 +44,17 @@ const (
 
 var errSealed = errors.New("sealed text does not open")
 
-// newSealer makes a sealer for one purpose.
-func newSealer(secret [32]byte, purpose string) *sealer {
+// deriveSealer makes a sealer for one purpose.
+func deriveSealer(secret [32]byte, purpose string) *sealer {
 	k, err := hkdf.Key(sha256.New, secret[:], nil, "writ/"+purpose+"/v1", 32)
 	if err != nil {
 		panic(err) // cannot be: 32 bytes are few
 	}
-	block, err := aes.NewCipher(k)
+	return newSealer(k)
+}
+
+func newSealer(key []byte) *sealer {
+	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err) // cannot be: the key has 32 bytes
 	}

@@ -134,10 +134,14 @@ type cache struct {
 	mu       sync.Mutex
 	young    map[rowKey]*Row
 	old      map[rowKey]*Row
+	size     int   // of young, in bytes, roughly
 	revision int64 // grows with every change, so that a late reader does not bring back the past
 }
 
-const generation = 1 << 15 // rows
+const (
+	generation = 16 << 20 // bytes
+	rowSize    = 256      // bytes that a row takes besides its value
+)
 
 func (c *cache) get(k rowKey) *Row {
 	c.mu.Lock()
@@ -153,10 +157,11 @@ func (c *cache) get(k rowKey) *Row {
 }
 
 func (c *cache) set(r *Row) {
-	if c.young == nil || len(c.young) >= generation {
-		c.old, c.young = c.young, map[rowKey]*Row{}
+	if c.young == nil || c.size >= generation {
+		c.old, c.young, c.size = c.young, map[rowKey]*Row{}, 0
 	}
 	c.young[r.name()] = r
+	c.size += rowSize + len(r.Value)
 }
 
 // publish makes what a commit did visible.
@@ -194,5 +199,5 @@ func (c *cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision++
-	c.young, c.old = nil, nil
+	c.young, c.old, c.size = nil, nil, 0
 }
