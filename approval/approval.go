@@ -88,17 +88,18 @@ func (b *Book) Find(ctx context.Context, task writ.TaskID, action writ.Digest) (
 	return b.Get(ctx, writ.ApprovalID(row.Value))
 }
 
-// Get gives a request by its identifier. One whose time is over is Expired;
-// an answer whose author may not give it any more does not count.
+// Get gives a request by its identifier, as it is now: people answer in other
+// processes too. One whose time is over is Expired; an answer whose author may
+// not give it any more does not count.
 func (b *Book) Get(ctx context.Context, id writ.ApprovalID) (*Request, error) {
-	row, ok, err := b.Ledger.Get(ctx, KindApproval, string(id))
+	rows, err := b.Ledger.Scan(ctx, KindApproval, string(id), 1) // its Get may remember
 	if err != nil {
 		return nil, fmt.Errorf("reading an approval: %w", err)
 	}
-	if !ok {
+	if len(rows) == 0 || rows[0].Key != string(id) {
 		return nil, writ.Refuse(writ.InvalidRequest, "there is no such approval", nil)
 	}
-	r, err := decode(row)
+	r, err := decode(rows[0])
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/approval"
 	"github.com/writgate/writ/writtest"
 )
 
@@ -37,6 +38,27 @@ func TestF14OneActionOneQuestion(t *testing.T) {
 		t.Errorf("%d questions, %v; the agents were told of %v", len(waiting), err, told)
 	}
 	approveAll(t, w)
+	if _, err := a.Call("bank.pay", `{"amount":7}`); err != nil {
+		t.Errorf("the approved call: %v", err)
+	}
+}
+
+// TestAnswersElsewhereAreSeen has a person answer through another gateway,
+// while the one that asked commits nothing of its own.
+func TestAnswersElsewhereAreSeen(t *testing.T) {
+	w := writtest.New(t, writtest.Setup{Directory: t.TempDir(), Gateway: "one", Tools: []writtest.Tool{pay}})
+	other := w.Beside(t, "two")
+	a := w.Agent("billing")
+	a.Open(everything())
+	_, err := a.Call("bank.pay", `{"amount":7}`)
+	id := writ.AsDenial(err).Approval
+	if r, err := w.Gate.Approvals.Get(t.Context(), id); err != nil || r.State != approval.Pending {
+		t.Fatalf("asked: %+v, %v", r, err)
+	}
+	approveAll(t, other)
+	if r, err := w.Gate.Approvals.Get(t.Context(), id); err != nil || r.State != approval.Approved {
+		t.Errorf("answered through another gateway: %+v, %v", r, err)
+	}
 	if _, err := a.Call("bank.pay", `{"amount":7}`); err != nil {
 		t.Errorf("the approved call: %v", err)
 	}
