@@ -30,6 +30,7 @@ type strictConn struct {
 	closed  func()          // once, at Close
 
 	in   []byte // read and not handed on
+	room []byte // what in begins in, empty
 	pass int    // bytes that may be handed on: a checked head and its body
 	err  error
 }
@@ -99,8 +100,12 @@ func (c *strictConn) Read(p []byte) (int, error) {
 // more reads what there is. Its error is passed on but not kept: a deadline
 // may be lifted again.
 func (c *strictConn) more() error {
+	if len(c.in) == 0 {
+		c.in = c.room
+	}
 	if cap(c.in)-len(c.in) < 2<<10 {
 		c.in = append(make([]byte, 0, len(c.in)+slop), c.in...)
+		c.room = c.in[:0]
 	}
 	n, err := c.Conn.Read(c.in[len(c.in):min(cap(c.in), maxHead+slop)])
 	c.in = c.in[:len(c.in)+n]
