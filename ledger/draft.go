@@ -203,7 +203,7 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			sealed, wrapped = p.payload.seal(changes), p.payload.wrapped
 		}
 	}
-	b := leaf.append(make([]byte, 0, maxLeaf))
+	b := leaf.append(make([]byte, 0, maxLeaf/4))
 	if len(b) > maxLeaf {
 		return none, fmt.Errorf("%w: a leaf of %d bytes; the most is %d", ErrInvalid, len(b), maxLeaf)
 	}

@@ -43,13 +43,14 @@ var types = []string{
 // takes authority away, and what accounts for calls that were let through.
 var reserved = []string{TypeOutcome, TypeRevocation, TypeHalt, TypeDecision, TypeTaskEnd}
 
-// maxLeaf is the largest leaf, in bytes.
-const maxLeaf = 1024
+// maxLeaf is the largest leaf, in bytes. Most have less than a quarter of it;
+// a call that names an agent, a tool and its reasons at length must fit.
+const maxLeaf = 4096
 
 // A Leaf is what is committed forever: an RFC 6962 leaf whose bytes are JSON
 // with the members below in this order, the empty ones left out, the members
 // of Parts and Note sorted, the escapes of package canon, and no whitespace.
-// One Leaf has one encoding, of at most 1 KiB.
+// One Leaf has one encoding, of at most 4 KiB.
 //
 // It is never erased, and may be published. No content belongs in it, nor a
 // digest over content that can be guessed: those are Parts.

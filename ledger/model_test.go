@@ -272,10 +272,10 @@ func TestReceiptSaysItsRecord(t *testing.T) {
 		t.Errorf("an erasure without Erase: %v", err)
 	}
 	long := entry()
-	for i := range 20 {
+	for i := range 80 {
 		long.Leaf.Note[fmt.Sprint(i)] = "a member that is rather long, so that the leaf does not fit"
 	}
 	if _, err := l.Commit(t.Context(), long); !errors.Is(err, ledger.ErrInvalid) {
-		t.Errorf("a leaf above 1 KiB: %v", err)
+		t.Errorf("a leaf above 4 KiB: %v", err)
 	}
 }

@@ -3,6 +3,8 @@ package ledger
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
+	"os"
 	"reflect"
 	"testing"
 
@@ -161,5 +163,47 @@ func TestCacheIsBounded(t *testing.T) {
 	c.learn(at, &Row{Kind: "k", Key: "x", At: 4})
 	if r := c.get(rowKey{"k", "x"}); r == nil || r.At != 5 {
 		t.Errorf("a late reader brings back the past: %+v", r)
+	}
+}
+
+// TestV1PayloadsOpenForever opens payloads that were sealed when version 1 was
+// made, under the keys of package ledgertest.
+func TestV1PayloadsOpenForever(t *testing.T) {
+	b, err := os.ReadFile("testdata/v1/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Sealed []struct {
+			Record          int64
+			Wrapped, Sealed []byte
+		}
+		Parts []struct {
+			Record int64
+			Name   string
+			Bytes  []byte
+		}
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	seal := [32]byte(bytes.Repeat([]byte{2}, 32))
+	keys := vault{wrap: deriveSealer(seal, "wrap")}
+	found := 0
+	for _, s := range v.Sealed {
+		parts, err := keys.openPayload(s.Wrapped, s.Sealed)
+		if err != nil {
+			t.Errorf("record %d: %v", s.Record, err)
+		}
+		for _, p := range parts {
+			for _, w := range v.Parts {
+				if w.Record == s.Record && w.Name == p.Name && bytes.Equal(w.Bytes, p.Bytes) {
+					found++
+				}
+			}
+		}
+	}
+	if found != len(v.Parts) || found == 0 {
+		t.Errorf("%d of %d parts were found", found, len(v.Parts))
 	}
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/writgate/writ/ledger"
+	"github.com/writgate/writ/ledger/ledgertest"
 )
 
 // history is all leaves, and all payloads that can be read.
@@ -292,5 +294,36 @@ func TestFilesArePrivateAndFew(t *testing.T) {
 	}
 	if _, err := Open(path); err == nil {
 		t.Error("opened a file that others can read")
+	}
+}
+
+// TestV1OpensForever opens a file that was made when version 1 was, and goes
+// on with it.
+func TestV1OpensForever(t *testing.T) {
+	b, err := os.ReadFile("testdata/v1.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := config()
+	c.Origin = "acme.example/writ/v1"
+	c.Keys.Log = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{5}, 32)) // it was changed to that
+	l := ledgertest.Open(t, s, c)
+	if n, err := l.VerifyAll(t.Context()); err != nil || n != 12 {
+		t.Errorf("%d records, %v; want 12", n, err)
+	}
+	_, in, end := call(100)
+	if _, err := l.Commit(t.Context(), in, end); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.VerifyAll(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
