@@ -18,6 +18,7 @@ import (
 	"github.com/writgate/writ/broker/oauth"
 	"github.com/writgate/writ/broker/postgres"
 	"github.com/writgate/writ/broker/static"
+	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/registry"
 	"github.com/writgate/writ/upstream"
 	"go.yaml.in/yaml/v4"
@@ -55,6 +56,8 @@ type config struct {
 	Upstreams []upstream.Config  `yaml:"upstreams"`
 	Backends  map[string]backend `yaml:"backends"`
 	Ledger    ledgerConfig       `yaml:"ledger"`
+
+	adopt *ledger.Entry // of no file: an operator's word on one start
 }
 
 // An issuerConfig says where tokens are issued.

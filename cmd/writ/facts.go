@@ -52,6 +52,10 @@ func (n *node) aboutOperators() []api.Fact {
 	case 0:
 		f.Level, f.Hint = "warning", "nobody can review, approve or apply a policy: writ operator init"
 	case 1:
+		if n.config.Environment == development { // where the starter policies take their own word
+			f.Level = "ok"
+			break
+		}
 		f.Hint = "a task's user and its agent's owner review nothing for it: what " + string(operators[0].User) + " starts needs a second operator to approve"
 	default:
 		f.Level = "ok"

@@ -175,18 +175,24 @@ func (s *session) readKey() (*operatorKey, error) {
 	return k, nil
 }
 
-// act asks the gateway for something that adds authority: it opens the
-// operator's key, which asks for the passphrase, and signs exactly this.
-func (s *session) act(target string, in, out any) error {
+// openKey opens the operator's key, which asks for the passphrase.
+func (s *session) openKey() (*operatorKey, ed25519.PrivateKey, error) {
 	k, err := s.readKey()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	passphrase, err := s.passphrase(fmt.Sprintf("Passphrase of %s's key: ", visible(string(k.user))))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	key, err := k.open(passphrase)
+	return k, key, err
+}
+
+// act asks the gateway for something that adds authority: it opens the
+// operator's key, and signs exactly this.
+func (s *session) act(target string, in, out any) error {
+	_, key, err := s.openKey()
 	if err != nil {
 		return err
 	}
@@ -210,9 +216,20 @@ func (s *session) passphrase(prompt string) (string, error) {
 		}
 		return strings.TrimRight(string(text), "\r\n"), nil
 	}
+	text, err := s.secret(prompt)
+	if errors.Is(err, errNoTerminal) {
+		return "", refuse("there is no terminal to ask for the passphrase on; %s can name a file with it", passphraseFile)
+	}
+	return text, err
+}
+
+var errNoTerminal = errors.New("there is no terminal to ask on")
+
+// secret asks for a line on the terminal, and does not echo it.
+func (s *session) secret(prompt string) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return "", refuse("there is no terminal to ask for the passphrase on; %s can name a file with it", passphraseFile)
+		return "", errNoTerminal
 	}
 	defer tty.Close()
 	quiet, err := silence(tty)
@@ -229,7 +246,7 @@ func (s *session) passphrase(prompt string) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(tty, maxPassphrase)).ReadString('\n')
 	fmt.Fprintln(tty)
 	if err != nil || strings.TrimRight(line, "\r\n") == "" {
-		return "", refuse("no passphrase, nothing done")
+		return "", refuse("nothing was typed, and nothing done")
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }

@@ -52,6 +52,8 @@ type gatewayCmds struct {
 	Halt   haltCmd   `cmd:"" group:"gateway" help:"Let no call begin until it is lifted."`
 	Lift   liftCmd   `cmd:"" group:"gateway" help:"Let calls go on after a halt. Needs your key."`
 
+	Seal sealCmd `cmd:"" group:"gateway" help:"Seal a secret for a static backend."`
+
 	Bench       benchCmd       `cmd:"" group:"gateway" help:"Measure what the gateway costs, beside a plain reverse proxy."`
 	BenchTarget benchTargetCmd `cmd:"" hidden:""`
 }

@@ -46,6 +46,10 @@ type node struct {
 	log       *slog.Logger
 }
 
+// reserved is how much of the disk is kept for what must still be written when
+// the rest is full: some ten thousand outcomes, revocations and halts.
+const reserved = 32 << 20
+
 // openNode opens what is in a data directory, and makes what is missing. It
 // serves nobody yet.
 func openNode(ctx context.Context, dir string, c *config, log *slog.Logger) (_ *node, err error) {
@@ -67,9 +71,13 @@ func openNode(ctx context.Context, dir string, c *config, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
+	if err := store.Reserve(reserved); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	n.ledger, err = ledger.Open(ctx, store, ledger.Config{
 		Origin: c.Ledger.Origin, Gateway: c.Ledger.Gateway, Anchor: c.Ledger.Anchor,
-		Keys: ledger.Keys{Log: n.keys.log, Seal: n.keys.seal, Pseudonym: n.keys.pseudonym},
+		Keys:  ledger.Keys{Log: n.keys.log, Seal: n.keys.seal, Pseudonym: n.keys.pseudonym},
+		Adopt: c.adopt,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 //	change tool {schema}    the tool's definition changes
 //	cosign file             a witness signs the checkpoint in a receipt; $WITNESS is its key, $OTHER another's
 //	trustfile file line …   a file of these lines
-//	configure               a writ.yaml for omar, olga and a mail server, for a real gateway
+//	configure file …        a writ.yaml for omar, olga and a mail server, and what the files say, for a real gateway
 //	until writ …            the command, again and again until it succeeds
 func TestScripts(t *testing.T) {
 	passphrase, keys := operatorKeys(t)

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/policy"
 	"github.com/writgate/writ/server/admin/api"
 )
@@ -274,6 +275,12 @@ func (s *session) judge(err error) (code int, hint string) {
 	}
 	if _, ok := errors.AsType[*policy.LoadError](err); ok {
 		return exitNo, ""
+	}
+	switch {
+	case errors.Is(err, ledger.ErrRollback):
+		return exitUnavailable, "if it was set back on purpose, such as from a backup: writ up --adopt WHY"
+	case errors.Is(err, ledger.ErrDamaged), errors.Is(err, ledger.ErrFatal):
+		return exitUnavailable, "nothing was changed: keep a copy of it, and restore a backup"
 	}
 	p, ok := errors.AsType[*api.Problem](err)
 	if !ok {

@@ -9,15 +9,18 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/identity"
+	"github.com/writgate/writ/ledger"
 	"github.com/writgate/writ/registry"
 )
 
 // up opens the gateway in dir, and serves until ctx ends. It tells out what it
 // found and made; whatever happens later goes to log.
-func up(ctx context.Context, dir string, out io.Writer, log *slog.Logger) error {
+func up(ctx context.Context, dir string, adopt *ledger.Entry, out io.Writer, log *slog.Logger) error {
 	say := func(what, format string, args ...any) {
 		fmt.Fprintf(out, "  %-9s %s\n", what, fmt.Sprintf(format, args...))
 	}
@@ -29,6 +32,7 @@ func up(ctx context.Context, dir string, out io.Writer, log *slog.Logger) error 
 	if c.Environment == development && len(c.Registry.Agents) == 0 {
 		c.Registry.Agents = []registry.Agent{localAgent()}
 	}
+	c.adopt = adopt
 	n, err := openNode(ctx, dir, c, log)
 	if err != nil {
 		return err
@@ -152,7 +156,9 @@ func (n *node) sayPolicy(ctx context.Context, say func(string, string, ...any)) 
 }
 
 // An upCmd serves.
-type upCmd struct{}
+type upCmd struct {
+	Adopt string `placeholder:"WHY" help:"Go on with a log that is behind its anchor, or has none: after a restored backup. Needs your key; the reason stays on record."`
+}
 
 // Help says what is served.
 func (upCmd) Help() string {
@@ -160,16 +166,52 @@ func (upCmd) Help() string {
 }
 
 // Run serves until the context of the session ends.
-func (upCmd) Run(s *session) error {
+func (c upCmd) Run(s *session) error {
+	var adopt *ledger.Entry
+	if c.Adopt != "" {
+		var err error
+		if adopt, err = s.adoption(c.Adopt); err != nil {
+			return err
+		}
+	}
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			a.Value = slog.StringValue(a.Value.Time().UTC().Format(time.RFC3339))
 		}
 		return a
 	}}))
-	err := up(s.ctx, s.Dir, s.out, log)
+	err := up(s.ctx, s.Dir, adopt, s.out, log)
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// adoption is the record of an operator who says that the log goes on as it
+// is. They are one whom writ.yaml lists, and hold the key.
+func (s *session) adoption(why string) (*ledger.Entry, error) {
+	c, err := readConfig(filepath.Join(s.Dir, "writ.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	k, key, err := s.openKey()
+	if err != nil {
+		return nil, err
+	}
+	thumbprint, err := identity.Thumbprint(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range c.Registry.Operators {
+		if o.Key == thumbprint {
+			return &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin, Key: thumbprint, Note: map[string]string{"why": clip(why)}}, User: o.User}, nil
+		}
+	}
+	return nil, refuse("%s is no operator of this gateway: writ.yaml does not list this key", k.user)
+}
+
+// clip bounds a reason, so that it fits the record that says it.
+func clip(why string) string {
+	const most = 200
+	return strings.ToValidUTF8(why[:min(len(why), most)], "")
 }

@@ -78,9 +78,9 @@ func mailAgent() {
 	}
 }
 
-// cmdConfigure writes a writ.yaml for the operators whose keys there are, and
-// the mail server, on ports that are free.
-func cmdConfigure(ts *testscript.TestScript, _ bool, _ []string) {
+// cmdConfigure writes a writ.yaml for the operators omar and olga, and the
+// mail server, on ports that are free; the files it is given come after that.
+func cmdConfigure(ts *testscript.TestScript, _ bool, more []string) {
 	var b strings.Builder
 	ports := freePorts(ts, 2)
 	fmt.Fprintf(&b, "listen: 127.0.0.1:%d\nissuer:\n  listen: 127.0.0.1:%d\n", ports[0], ports[1])
@@ -91,6 +91,9 @@ func cmdConfigure(ts *testscript.TestScript, _ bool, _ []string) {
 		k, err := parseKey([]byte(ts.ReadFile(user + ".key")))
 		ts.Check(err)
 		fmt.Fprintf(&b, "    - user: %q\n      key: %s\n", k.user, k.thumbprint)
+	}
+	for _, name := range more {
+		b.WriteString(ts.ReadFile(name))
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(".writ/writ.yaml"), []byte(b.String()), 0o600))
 }
