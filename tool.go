@@ -54,6 +54,10 @@ type Action struct {
 	Preconditions JSON   `json:"preconditions,omitempty"` // what must still hold at the target
 }
 
+// Answers says whether an action goes on with an earlier one, whose upstream
+// has asked for more.
+func (a *Action) Answers() bool { return a.Inputs != "" || a.State != "" }
+
 // Digest names an action by everything that distinguishes it from another: it
 // is what an approval is bound to, and a capability.
 func (a *Action) Digest() Digest {

@@ -3,28 +3,32 @@
 //
 // A task begins clean. Whatever a call returns joins its label to the task's,
 // and its text is remembered, so that an argument that repeats it is known to
-// come from there. What is remembered is bounded; once a task has read more,
-// the answer becomes more cautious, never less: what cannot be shown to come
-// from a trusted place counts as untrusted.
+// come from there. What is remembered is bounded, and so is how long anything
+// is looked for; beyond that the answer becomes more cautious, never less:
+// what cannot be shown to come from a trusted place counts as untrusted.
 //
-// This first form looks at whole values. It forgets case and the amount of
-// white space; it does not see through encodings.
+// This first form looks at whole values, and at addresses inside longer ones.
+// It does not see through encodings, nor know what was put in other words.
 package flow
 
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf8"
+	"sync/atomic"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/canon"
 )
 
-// maxText bounds what is remembered of one task, in bytes of text.
-const maxText = 4 << 20
+// Bounds of what is remembered.
+const (
+	maxText  = 4 << 20   // bytes of one task, of text and of what holds it
+	maxWords = 1 << 17   // different words of one task's untrusted text
+	maxAll   = 512 << 20 // bytes of all tasks, words included
+	perLeaf  = 64        // bytes that a value takes besides its text
+	perWord  = 96        // bytes that a word takes
+)
 
 // minQuote is the length in bytes from which a whole leaf of an untrusted
 // result that stands inside an argument makes the argument untrusted. Shorter
@@ -32,33 +36,51 @@ const maxText = 4 << 20
 const minQuote = 8
 
 // A Memory holds what every open task has read. Its methods may be called
-// from any goroutine.
+// from any goroutine; tasks do not wait for each other.
 type Memory struct {
-	mu    sync.RWMutex
+	mu    sync.RWMutex // guards tasks alone
 	tasks map[writ.TaskID]*history
+	held  atomic.Int64 // bytes, of all tasks
 }
 
-// history is what one task has read.
+// history is what one task has read, and sent.
 type history struct {
+	complete  atomic.Bool
+	mu        sync.RWMutex // guards what follows
 	label     writ.Label
-	said      string          // the prompt
-	prompt    string          // normalized
-	trusted   map[string]leaf // by text, the first that said it
+	prompt    string          // exact
+	trusted   map[string]leaf // by exact text, the first that said it
 	untrusted shelf
+	sent      shelf                // by the task, and said by nobody who is trusted
 	calls     map[writ.CallID]bool // that are remembered, or were too much
-	text      int                  // bytes held
-	over      bool                 // more was read than is held
+	text      int                  // bytes held, words aside
+	size      int64                // bytes held
+	over      bool                 // more was read or sent than is held
+	gone      bool                 // the task has ended
 }
 
 // New gives an empty Memory.
 func New() *Memory { return &Memory{tasks: map[writ.TaskID]*history{}} }
 
-// Knows says whether the task's history is held. If not, it must be begun and
-// everything the task has read remembered anew before Trace may answer.
-func (m *Memory) Knows(id writ.TaskID) bool {
+func (m *Memory) of(id writ.TaskID) *history {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.tasks[id] != nil
+	return m.tasks[id]
+}
+
+// Knows says whether the task's history is held, and complete. If not, it must
+// be begun and everything the task has read remembered anew before Trace may
+// answer.
+func (m *Memory) Knows(id writ.TaskID) bool {
+	h := m.of(id)
+	return h != nil && h.complete.Load()
+}
+
+// Complete says that everything the task has read before is remembered.
+func (m *Memory) Complete(id writ.TaskID) {
+	if h := m.of(id); h != nil {
+		h.complete.Store(true)
+	}
 }
 
 // Tasks are those whose history is held.
@@ -73,178 +95,230 @@ func (m *Memory) Tasks() []writ.TaskID {
 // nobody attests begins with the worst label: its agent may carry over
 // anything from what it did before.
 func (m *Memory) Begin(t *writ.Task) {
-	h := &history{label: writ.Clean, said: t.Purpose.Prompt(), trusted: map[string]leaf{}}
-	h.prompt = normal(h.said)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tasks[t.ID] != nil {
+		return
+	}
+	h := &history{label: writ.Clean, prompt: exact(t.Purpose.Prompt()), trusted: map[string]leaf{}, calls: map[writ.CallID]bool{}}
 	if t.Purpose.Data != "" {
-		h.add(leaf{text: normal(t.Purpose.Data)}, false)
+		m.shelve(h, new(search), &h.untrusted, leaf{text: normal(t.Purpose.Data)})
 		h.label.Integrity = writ.Untrusted
 	}
 	if t.Purpose.Origin == writ.OriginAgent {
 		h.label = writ.Label{}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.tasks[t.ID] == nil {
-		m.tasks[t.ID] = h
+	m.tasks[t.ID] = h
+}
+
+// Sent notes what a call sends, and where that came from: a part of its action
+// whose pointers begin with at in from. It must be called before the call is
+// made. What a later result says is not trusted for it if the task itself put
+// it there, whoever gives it back. A part that is not known any more could have
+// been anything.
+func (m *Memory) Sent(id writ.TaskID, from []writ.Provenance, at string, part *canon.Value) {
+	h := m.of(id)
+	if h == nil {
+		return
+	}
+	said := map[string]bool{} // by somebody who is trusted
+	for _, p := range from {
+		said[p.Argument] = p.Origin >= writ.FromTrusted
+	}
+	look := search{left: maxWork}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = h.over || part == nil
+	for pointer, text := range texts(part) {
+		if text = normal(text); len(text) >= minQuote && !said[at+pointer] {
+			m.shelve(h, &look, &h.sent, leaf{text: text})
+		}
 	}
 }
 
 // Remember adds what a call returned to the history of its task, once. It must
 // be called before the result is released. A leaf that repeats one of the call's
-// arguments is not trusted, however trusted its tool: else a value from
-// anywhere could be laundered by asking about it.
+// arguments, whole or in part, or what the task has sent before, is not
+// trusted, however trusted its tool: else a value from anywhere could be
+// laundered by asking about it, or by writing it down and reading it again.
 func (m *Memory) Remember(id writ.TaskID, call writ.CallID, label writ.Label, args, result *canon.Value) {
-	var asked []string
-	for _, v := range canon.Leaves(args) {
-		if text := normal(textOf(v)); text != "" {
-			asked = append(asked, text)
-		}
-	}
-	var read []leaf
-	var trusted []bool
-	for field, v := range canon.Leaves(result) {
-		if text := normal(textOf(v)); text != "" {
-			repeats := slices.ContainsFunc(asked, func(a string) bool { return wordIndex(text, a) >= 0 })
-			read = append(read, leaf{call, field, text})
-			trusted = append(trusted, label.Integrity == writ.Trusted && !repeats)
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	h := m.tasks[id]
+	h := m.of(id)
 	if h == nil {
 		return // ended meanwhile: nothing of it will be judged again
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.calls[call] {
 		return
 	}
-	if h.calls == nil {
-		h.calls = map[writ.CallID]bool{}
-	}
 	h.calls[call] = true
 	h.label = h.label.Join(label)
-	for i, l := range read {
-		h.add(l, trusted[i])
+	trusted := label.Integrity == writ.Trusted && !h.over // else what was sent is not all known
+	var asked []string
+	if trusted {
+		for _, text := range texts(args) {
+			if text = normal(text); text != "" {
+				asked = append(asked, text)
+			}
+		}
+	}
+	look := search{left: maxWork}
+	for field, text := range texts(result) {
+		l := leaf{call, field, normal(text)}
+		switch {
+		case l.text == "":
+		case trusted && !look.repeats(h, l.text, asked):
+			l.text = exact(text)
+			m.trust(h, l)
+		default:
+			m.shelve(h, &look, &h.untrusted, l)
+		}
 	}
 }
 
 // Forget drops the history of a task that has ended.
 func (m *Memory) Forget(id writ.TaskID) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	h := m.tasks[id]
 	delete(m.tasks, id)
+	m.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m.held.Add(-h.size)
+	h.size, h.gone = 0, true
 }
 
-// Trace gives the origin of every text and number in args, in order, and the
-// label of what the task has read so far. Of a task that it does not know it
-// says the worst.
+// shelve puts a text on a shelf of h, unless there is too much already.
+// Whoever calls it holds h, or is the only one who knows it.
+func (m *Memory) shelve(h *history, look *search, s *shelf, l leaf) {
+	if s.texts[l.text] {
+		return // whoever finds it finds the older one
+	}
+	if m.room(h, l, s.fresh(l.text, maxWords-len(h.untrusted.words)-len(h.sent.words))) {
+		s.put(l, look.standing(h.prompt, l.text) >= 0)
+	}
+}
+
+// trust remembers a text that somebody trusted said. One that was read before
+// adds nothing.
+func (m *Memory) trust(h *history, l leaf) {
+	if _, known := h.trusted[l.text]; !known && m.room(h, l, 0) {
+		h.trusted[l.text] = l
+	}
+}
+
+// room takes what a leaf takes, which has so many new words, or notes that
+// there is no room.
+func (m *Memory) room(h *history, l leaf, words int) bool {
+	text := len(l.text) + len(l.field) + perLeaf
+	size := int64(text) + int64(words)*perWord
+	if h.gone || words < 0 || h.text+text > maxText || m.held.Load()+size > maxAll {
+		h.over = true
+		return false
+	}
+	h.text += text
+	h.size += size
+	m.held.Add(size)
+	return true
+}
+
+// Trace gives the origin of every text and number in args, in order, and then
+// of whatever has names in it that no schema has, for those are values too. It
+// gives the label of what the task has read so far. Of a task that it does not
+// know it says the worst.
 func (m *Memory) Trace(t *writ.Task, args *canon.Value) ([]writ.Provenance, writ.Label) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	h := m.tasks[t.ID]
+	h := m.of(t.ID)
 	if h == nil {
 		h = &history{over: true}
 	}
-	prompt := h.prompt
-	if said := t.Purpose.Prompt(); said != h.said {
-		prompt = normal(said)
-	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	look := search{left: maxWork}
 	var all []writ.Provenance
 	for pointer, v := range canon.Leaves(args) {
 		if text := textOf(v); text != "" {
-			p := h.trace(normal(text), prompt)
+			p := h.trace(&look, text)
 			p.Argument = pointer
 			all = append(all, p)
 		}
 	}
+	h.traceNames(&look, args, "", &all)
 	return all, h.label
 }
 
-// add remembers a text, unless there is too much already. One that was read
-// before, and was worth as much then, adds nothing.
-func (h *history) add(l leaf, trusted bool) {
-	switch _, known := h.trusted[l.text]; {
-	case trusted && known:
-	case h.text+len(l.text) > maxText && !h.untrusted.texts[l.text]:
-		h.over = true
-	case trusted:
-		h.trusted[l.text] = l
-		h.text += len(l.text)
-	default:
-		h.text += h.untrusted.put(l)
+// traceNames gives everything inside v that has such names in it the origin of
+// the worst.
+func (h *history) traceNames(look *search, v *canon.Value, at string, all *[]writ.Provenance) (worst writ.Provenance, any bool) {
+	note := func(p writ.Provenance, ok bool) {
+		if ok && (!any || p.Origin < worst.Origin) {
+			worst, any = p, true
+		}
 	}
+	for c := range children(v) {
+		if chosen(c.name) {
+			note(h.trace(look, c.name), true)
+		}
+		note(h.traceNames(look, c.value, at+c.step, all))
+	}
+	if any && at != "" {
+		worst.Argument = at
+		*all = append(*all, worst)
+	}
+	return worst, any
 }
 
 // trace finds where a value came from. What somebody trusted said first wins
 // over what anybody else repeated.
-func (h *history) trace(value, prompt string) writ.Provenance {
-	// 1. The prompt.
-	if at := wordIndex(prompt, value); at >= 0 {
-		return writ.Provenance{Origin: writ.FromPrompt, Start: at, End: at + len(value)}
+func (h *history) trace(look *search, text string) writ.Provenance {
+	value := normal(text)
+	precise := value
+	if !plain(text) {
+		precise = exact(text)
+	}
+	// 1. The prompt names it: all of it, and nothing longer.
+	if at := look.standing(h.prompt, precise); at >= 0 {
+		return writ.Provenance{Origin: writ.FromPrompt, Start: at, End: at + len(precise)}
 	}
 	// 2. A whole leaf of a trusted result. Part of one may be chosen by
 	// whoever filled in the rest.
-	if l, ok := h.trusted[value]; ok {
-		return writ.Provenance{Origin: writ.FromTrusted, Source: l.call, Field: l.field, End: len(value)}
+	if l, ok := h.trusted[precise]; ok {
+		return writ.Provenance{Origin: writ.FromTrusted, Source: l.call, Field: l.field, End: len(precise)}
 	}
 	// 3. Untrusted text that holds it, or that it holds.
-	if l, at := h.untrusted.find(value); l != nil {
+	if l, at := h.untrusted.find(look, value); l != nil {
 		return writ.Provenance{Origin: writ.FromUntrusted, Source: l.call, Field: l.field, Start: at, End: min(at+len(value), len(l.text))}
 	}
-	// 4. Nowhere that is remembered.
-	if h.over {
+	// 4. An address in it that stands in untrusted text alone.
+	for _, address := range addresses(value) {
+		if _, ok := h.trusted[address]; ok || look.standing(h.prompt, address) >= 0 {
+			continue
+		}
+		if l, at := h.untrusted.find(look, address); l != nil {
+			return writ.Provenance{Origin: writ.FromUntrusted, Source: l.call, Field: l.field, Start: at, End: min(at+len(address), len(l.text))}
+		}
+	}
+	// 5. Nowhere that is remembered.
+	if h.over || look.left <= 0 {
 		return writ.Provenance{Origin: writ.FromUntrusted}
 	}
 	return writ.Provenance{Origin: writ.FromAgent}
 }
 
-func textOf(v *canon.Value) string {
-	if s, ok := v.Str(); ok {
-		return s
-	}
-	n, _ := v.Number()
-	return n
-}
-
-// normal is s in lower case, with every run of white space as one space.
-func normal(s string) string {
-	s = strings.ToLower(s)
-	before := byte(' ') // nothing stands in front
-	for i := range len(s) {
-		if c := s[i]; c == ' ' && before == ' ' || c < ' ' || c >= utf8.RuneSelf {
-			return strings.Join(strings.Fields(s), " ")
+// repeats says whether a text holds what was asked or sent, or is part of it.
+// If it takes too long to tell, it does.
+func (look *search) repeats(h *history, text string, asked []string) bool {
+	for _, a := range asked {
+		if look.word(text, a) >= 0 || look.word(a, text) >= 0 || look.left <= 0 {
+			return true
 		}
-		before = s[i]
 	}
-	return strings.TrimSuffix(s, " ")
-}
-
-// wordIndex is where word stands in text and is not part of a longer word, or
-// -1: the account "12" is not named by "4123".
-func wordIndex(text, word string) int {
-	if word == "" {
-		return -1
-	}
-	for from := 0; ; {
-		i := strings.Index(text[from:], word)
-		if i < 0 {
-			return -1
+	if len(text) >= minQuote {
+		if l, _ := h.sent.find(look, text); l != nil {
+			return true
 		}
-		at := from + i
-		before, _ := utf8.DecodeLastRuneInString(text[:at])
-		after, _ := utf8.DecodeRuneInString(text[at+len(word):])
-		first, _ := utf8.DecodeRuneInString(word)
-		last, _ := utf8.DecodeLastRuneInString(word)
-		if !(inWord(before) && inWord(first)) && !(inWord(after) && inWord(last)) {
-			return at
-		}
-		from = at + 1
 	}
-}
-
-func inWord(r rune) bool {
-	if r < utf8.RuneSelf {
-		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r == '_'
-	}
-	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
+	return look.left <= 0
 }

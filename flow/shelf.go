@@ -21,14 +21,26 @@ type shelf struct {
 type leaf struct {
 	call  writ.CallID
 	field string // JSON Pointer
-	text  string // normalized
+	text  string // exact if it is trusted, normal if not
 }
 
-// put adds a text, and says how much that adds to what is held.
-func (s *shelf) put(l leaf) int {
-	if s.texts[l.text] {
-		return 0 // whoever finds it finds the older one
+// fresh counts the words of a text that are not here yet; -1 if there are more
+// than most.
+func (s *shelf) fresh(text string, most int) int {
+	found := map[string]bool{}
+	for word := range words(text) {
+		if s.words[word] == nil {
+			if found[word] = true; len(found) > most {
+				return -1
+			}
+		}
 	}
+	return len(found)
+}
+
+// put adds a text that is not here yet. One that is named is the user's own
+// word as well: a value may hold it.
+func (s *shelf) put(l leaf, named bool) {
 	if s.texts == nil {
 		s.texts, s.words, s.starts = map[string]bool{}, map[string][]int32{}, map[string][]int32{}
 	}
@@ -40,18 +52,17 @@ func (s *shelf) put(l leaf) int {
 			s.words[word] = append(in, n)
 		}
 	}
-	if len(l.text) >= minQuote {
+	if len(l.text) >= minQuote && !named {
 		start := l.text[:minQuote]
 		s.starts[start] = append(s.starts[start], n)
 	}
-	return len(l.text)
 }
 
 // find gives the first text that holds value, as words, or that value holds,
 // and where in the text the value stands; nil if there is none.
-func (s *shelf) find(value string) (*leaf, int) {
-	first, at := s.holding(value)
-	if held := s.held(value, first); held < first {
+func (s *shelf) find(look *search, value string) (*leaf, int) {
+	first, at := s.holding(look, value)
+	if held := s.held(look, value, first); held < first {
 		first, at = held, 0
 	}
 	if first == none {
@@ -65,10 +76,11 @@ const none = math.MaxInt32
 // holding finds the first text in which value stands. Each word of a value
 // that stands in a text is a word of the text, so that only those with its
 // rarest word are read.
-func (s *shelf) holding(value string) (first int32, at int) {
+func (s *shelf) holding(look *search, value string) (first int32, at int) {
 	wordless := true
 	var in []int32
 	for word := range words(value) {
+		look.left -= each
 		if list := s.words[word]; wordless || len(list) < len(in) {
 			in, wordless = list, false
 		}
@@ -78,14 +90,14 @@ func (s *shelf) holding(value string) (first int32, at int) {
 	}
 	if wordless {
 		for n := range s.leaves {
-			if at := wordIndex(s.leaves[n].text, value); at >= 0 {
+			if at := look.word(s.leaves[n].text, value); at >= 0 {
 				return int32(n), at
 			}
 		}
 		return none, 0
 	}
 	for _, n := range in {
-		if at := wordIndex(s.leaves[n].text, value); at >= 0 {
+		if at := look.word(s.leaves[n].text, value); at >= 0 {
 			return n, at
 		}
 	}
@@ -93,15 +105,15 @@ func (s *shelf) holding(value string) (first int32, at int) {
 }
 
 // held finds the first text before limit that stands whole in value.
-func (s *shelf) held(value string, limit int32) int32 {
+func (s *shelf) held(look *search, value string, limit int32) int32 {
 	const few = 32 // are looked for one by one
 	if len(s.starts) <= few {
 		for start, list := range s.starts {
-			if !strings.Contains(value, start) {
+			if !look.within(value, start) {
 				continue
 			}
 			for _, n := range list {
-				if n < limit && strings.Contains(value, s.leaves[n].text) {
+				if n < limit && look.within(value, s.leaves[n].text) {
 					limit = n
 				}
 			}
@@ -109,7 +121,11 @@ func (s *shelf) held(value string, limit int32) int32 {
 		return limit
 	}
 	for i := range max(0, len(value)-minQuote+1) {
-		for _, n := range s.starts[value[i:i+minQuote]] {
+		list := s.starts[value[i:i+minQuote]]
+		if look.left -= 1 + len(list)*each; look.left <= 0 {
+			return limit
+		}
+		for _, n := range list {
 			if n < limit && strings.HasPrefix(value[i:], s.leaves[n].text) {
 				limit = n
 			}

@@ -18,7 +18,11 @@ func TestShelfFindsWhatReadingFinds(t *testing.T) {
 		var s shelf
 		var all []string
 		for i, l := range rapid.SliceOfN(text, 0, 60).Draw(t, "texts") {
-			if s.put(leaf{text: l, field: fmt.Sprint(i)}) > 0 {
+			if !s.texts[l] {
+				if got, want := s.fresh(l, 100), len(different(l, &s)); got != want {
+					t.Fatalf("fresh(%q) = %d, want %d", l, got, want)
+				}
+				s.put(leaf{text: l, field: fmt.Sprint(i)}, false)
 				all = append(all, l)
 			}
 		}
@@ -28,13 +32,13 @@ func TestShelfFindsWhatReadingFinds(t *testing.T) {
 		}
 		want, wantAt := "", 0
 		for _, l := range all {
-			at := wordIndex(l, value)
+			at := (&search{left: maxWork}).word(l, value)
 			if at >= 0 || len(l) >= minQuote && strings.Contains(value, l) {
 				want, wantAt = l, max(at, 0)
 				break
 			}
 		}
-		got, at := s.find(value)
+		got, at := s.find(&search{left: maxWork}, value)
 		switch {
 		case got == nil && want != "":
 			t.Fatalf("find(%q) found nothing, want %q of %q", value, want, all)
@@ -42,6 +46,17 @@ func TestShelfFindsWhatReadingFinds(t *testing.T) {
 			t.Fatalf("find(%q) = %q at %d, want %q at %d of %q", value, got.text, at, want, wantAt, all)
 		}
 	})
+}
+
+// different are the words of a text that a shelf does not have.
+func different(text string, s *shelf) map[string]bool {
+	all := map[string]bool{}
+	for w := range words(text) {
+		if len(s.words[w]) == 0 {
+			all[w] = true
+		}
+	}
+	return all
 }
 
 func TestNormal(t *testing.T) {

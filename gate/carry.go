@@ -67,6 +67,7 @@ func (g *Gate) execute(ctx context.Context, c *carried, lease *broker.Lease) (*u
 	if err := g.mayGo(ctx, c); err != nil {
 		return nil, err
 	}
+	g.sent(c.query, c.attempt.args, c.attempt.inputs)
 	answer, err := g.Upstream.Call(ctx, lease, upstream.Order{
 		Call: c.query.Call, Task: c.query.Task.ID, Action: &c.query.Action, Meta: c.attempt.Meta,
 		Present:  func(method, url string) (http.Header, error) { return c.token.Present(method, url) },
@@ -130,7 +131,7 @@ func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (
 			res.Err.Data = writ.JSON(v.Get("data").Raw())
 		}
 		res.echoed, res.bytes = echoed, body
-		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.args, v)
+		g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.asked(), v)
 		return res, nil
 	}
 	scrubbed, echoed := lease.Scrub(answer.Body)
@@ -149,7 +150,7 @@ func (g *Gate) label(c *carried, lease *broker.Lease, answer *upstream.Answer) (
 	if q.Tool.Tier != writ.ReadOnly || res.Body.IsError() || res.Body.Type() != mcp.Complete {
 		res.label.Integrity = writ.Untrusted
 	}
-	g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.args, v)
+	g.Flow.Remember(q.Task.ID, q.Call, res.label, c.attempt.asked(), v)
 	return res, nil
 }
 

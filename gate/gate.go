@@ -88,6 +88,7 @@ type attempt struct {
 	decision writ.Decision
 	decided  bool // policy was asked: query and decision replay
 	args     *canon.Value
+	inputs   *canon.Value  // nil unless the call answers its upstream
 	reader   ledger.Expect // who recorded last what the task has read
 	mine     bool          // it was this process
 	reads    []ledger.Expect

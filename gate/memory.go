@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/canon"
@@ -26,18 +27,53 @@ func (g *Gate) self() string {
 // read is remembered here, whichever process let it be read.
 func (g *Gate) trace(ctx context.Context, a *attempt) error {
 	t := &a.query.Task
+	if t.State != writ.Open || a.query.Time >= t.Expires {
+		return nil // nothing is permitted any more: why read everything again
+	}
 	owner, err := g.reader(ctx, a)
 	if err == nil && (!g.Flow.Knows(t.ID) || owner != "" && owner != g.self()) {
 		g.Flow.Begin(t)
-		if err = g.remember(ctx, t.ID); err != nil {
-			g.Flow.Forget(t.ID)
+		if err = g.remember(ctx, t.ID); err == nil {
+			g.Flow.Complete(t.ID)
 		}
 	}
 	if err != nil {
 		return writ.Refuse(writ.Unavailable, "what this task has read could not be read again", err)
 	}
 	a.query.Provenance, a.query.Label = g.Flow.Trace(t, a.args)
+	if a.inputs != nil {
+		from, _ := g.Flow.Trace(t, a.inputs)
+		for _, p := range from {
+			p.Argument = writ.PointerInputs + p.Argument
+			a.query.Provenance = append(a.query.Provenance, p)
+		}
+	}
 	return nil
+}
+
+// sent notes what a call is about to send.
+func (g *Gate) sent(q *writ.Query, args, inputs *canon.Value) {
+	g.Flow.Sent(q.Task.ID, q.Provenance, "", args)
+	if q.Action.Inputs != "" {
+		g.Flow.Sent(q.Task.ID, q.Provenance, writ.PointerInputs, inputs)
+	}
+}
+
+// asked is all that a call sends, in one: what its result may repeat.
+func (a *attempt) asked() *canon.Value {
+	if a.inputs == nil {
+		return a.args
+	}
+	return both(a.args, a.inputs)
+}
+
+// both is a list of two values; nil if one is not there.
+func both(a, b *canon.Value) *canon.Value {
+	v, err := canon.Parse(fmt.Appendf(nil, "[%s,%s]", a.JSON(), b.JSON()), resultLimits)
+	if err != nil {
+		return nil
+	}
+	return v
 }
 
 // reader reads who recorded last, and notes what a commit must find unchanged.
@@ -75,7 +111,7 @@ func (g *Gate) remember(ctx context.Context, t writ.TaskID) error {
 			from = r.Index + 1
 			switch r.Leaf.Type {
 			case ledger.TypeIntent:
-				asked[r.Leaf.Call] = arguments(r)
+				asked[r.Leaf.Call] = g.sentBefore(r)
 			case ledger.TypeOutcome:
 				if err := g.rememberOne(r, asked[r.Leaf.Call]); err != nil {
 					return err
@@ -89,14 +125,21 @@ func (g *Gate) remember(ctx context.Context, t writ.TaskID) error {
 	}
 }
 
-// arguments are those of an intent; nil if they have been erased.
-func arguments(r *ledger.Record) *canon.Value {
+// sentBefore notes what the call of an intent has sent, and gives it; nil if it
+// has been erased.
+func (g *Gate) sentBefore(r *ledger.Record) *canon.Value {
 	q, err := replay.Query(r)
 	if err != nil {
+		g.Flow.Sent(r.Leaf.Task, nil, "", nil)
 		return nil
 	}
-	v, _ := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
-	return v
+	args, _ := canon.Parse([]byte(q.Action.Arguments), canon.Limits{})
+	inputs, _ := canon.Parse([]byte(q.Action.Inputs), canon.Limits{})
+	g.sent(q, args, inputs)
+	if q.Action.Inputs == "" {
+		return args
+	}
+	return both(args, inputs)
 }
 
 // rememberOne reads one outcome again. What cannot be read is the worst it

@@ -50,7 +50,7 @@ func (g *Gate) place(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
-	q.Tool, q.Action, a.args = placed.Tool, placed.Action, placed.Arguments
+	q.Tool, q.Action, a.args, a.inputs = placed.Tool, placed.Action, placed.Arguments, placed.Inputs
 	a.reads = append(a.reads, placed.Reads...)
 	if q.Tool.Tier == writ.Privileged && !a.who.Bound {
 		return writ.Refuse(writ.ProofMismatch, "a privileged call needs a proof that covers its body: add the \"body\" claim", nil)

@@ -17,6 +17,7 @@ type Placed struct {
 	Tool      writ.Tool
 	Action    writ.Action
 	Arguments *canon.Value
+	Inputs    *canon.Value // what goes back up to an upstream that asked; nil if there is nothing
 	Reads     []ledger.Expect
 }
 
@@ -48,12 +49,19 @@ func (c *Catalog) Place(ask writ.Action) (Placed, error) {
 	if args, err = e.schema.check(args); err != nil {
 		return Placed{}, err
 	}
+	var inputs *canon.Value
+	if ask.Inputs != "" {
+		if inputs, err = canon.ParseObject([]byte(ask.Inputs), canon.Limits{}); err != nil {
+			return Placed{}, writ.Refuse(writ.InvalidRequest, "the input responses are not one exact JSON object: "+err.Error(), nil)
+		}
+		ask.Inputs = inputs.JSON()
+	}
 	if ask.Kind != writ.KindTool { // which resource, or which prompt, is an argument and nothing else
 		ask.Name = string(ask.Kind)
 	}
 	ask.Definition, ask.Arguments = e.Tool.Definition, args.JSON()
 	return Placed{
-		Tool: e.Tool, Action: ask, Arguments: args,
+		Tool: e.Tool, Action: ask, Arguments: args, Inputs: inputs,
 		Reads: []ledger.Expect{{Kind: KindTool, Key: string(name), At: e.at}},
 	}, nil
 }
