@@ -369,9 +369,13 @@ func undeclared(v *canon.Value, s shape, at string) string {
 	return at
 }
 
-// originOf is the worst origin of the leaves of a subtree.
+// originOf is the worst origin of the leaves of a subtree, and of the names in
+// it that were traced.
 func (r *reading) originOf(v *canon.Value, at string) writ.Origin {
 	worst, leaves := writ.FromPrompt, 0
+	if o, ok := r.trace[at]; ok {
+		worst, leaves = o, 1
+	}
 	for pointer, l := range canon.Leaves(v) {
 		leaves++
 		worst = min(worst, r.leaf(l, at+pointer))

@@ -59,7 +59,7 @@ func TestDecisionDoesNotGrow(t *testing.T) {
 		t.Errorf("%v allocations with 10,000 policies, %v with 10", large, small)
 	}
 	_, principals := agentEntity(&q.Agent)
-	if got := len(many.ops[q.Tool.Name].slice(principals)); got != 1 {
+	if got := len(many.ops[q.Tool.Name].slice(principals, false)); got != 1 {
 		t.Errorf("%d policies are asked of 10,000, want the one that may apply", got)
 	}
 }

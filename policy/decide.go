@@ -69,7 +69,7 @@ func (b *Bundle) decide(q *writ.Query) writ.Decision {
 		return writ.Decision{Code: writ.NotRepresentable, Argument: m.argument}
 	}
 	agent, principals := agentEntity(&q.Agent)
-	s := op.slice(principals)
+	s := op.slice(principals, q.Action.Answers())
 	reads := s.reads()
 	if args == nil && reads&argumentFacts != 0 {
 		return writ.Decision{Code: writ.NotRepresentable}
@@ -77,9 +77,12 @@ func (b *Bundle) decide(q *writ.Query) writ.Decision {
 	c := call{
 		rules:   b.rules,
 		slice:   s,
-		world:   world{b.static, agent},
+		world:   world{static: b.static, agent: agent},
 		context: r.context(reads),
 		request: cedar.Request{Principal: agent.UID, Action: op.uid, Resource: op.resource},
+	}
+	if q.Action.Answers() {
+		c.world.action = cedar.Entity{UID: op.uid, Parents: cedar.NewEntityUIDSet(append([]cedar.EntityUID{continuation}, op.parents...)...)}
 	}
 
 	// 3. The question itself.

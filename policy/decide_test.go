@@ -242,3 +242,73 @@ func TestDigest(t *testing.T) {
 		t.Errorf("a tool fewer: the same digest, %v", err)
 	}
 }
+
+// TestAnswersToAnUpstreamAreContinuations asks for an action with input
+// responses: what forbids continuations forbids it, what forbids the tool
+// forbids it, and no permit for continuations lends it the tool.
+func TestAnswersToAnUpstreamAreContinuations(t *testing.T) {
+	const reads = `@id("reads") permit (principal, action in Action::"tier:read-only", resource);
+`
+	for name, c := range map[string]struct {
+		policies string
+		origin   writ.Origin
+		want     writ.Effect
+	}{
+		"a permit for the tool":              {reads, writ.FromAgent, writ.Permit},
+		"a forbid of continuations":          {reads + `forbid (principal, action in Action::"kind:continuation", resource);`, writ.FromAgent, writ.Deny},
+		"a forbid among others":              {reads + `forbid (principal, action in [Action::"kind:continuation", Action::"tier:privileged"], resource);`, writ.FromAgent, writ.Deny},
+		"a condition":                        {reads + `forbid (principal, action, resource) when { action in Action::"kind:continuation" };`, writ.FromAgent, writ.Deny},
+		"by what goes up":                    {reads + `forbid (principal, action in Action::"kind:continuation", resource) when { !context.origin.untrusted.isEmpty() };`, writ.FromUntrusted, writ.Deny},
+		"by what else goes up":               {reads + `forbid (principal, action in Action::"kind:continuation", resource) when { !context.origin.untrusted.isEmpty() };`, writ.FromAgent, writ.Permit},
+		"by its name":                        {reads + `forbid (principal, action == Action::"mail.read", resource) when { context.origin.untrusted.contains("inputs") };`, writ.FromUntrusted, writ.Deny},
+		"by the rule for arguments":          {reads + `forbid (principal, action in Action::"tier:read-only", resource) when { !context.origin.untrusted.isEmpty() };`, writ.FromUntrusted, writ.Deny},
+		"a permit for continuations alone":   {`permit (principal, action in Action::"kind:continuation", resource);`, writ.FromAgent, writ.Deny},
+		"a forbid of the tool":               {permitAll + `forbid (principal, action == Action::"mail.read", resource);`, writ.FromAgent, writ.Deny},
+		"a forbid of continuations, by tool": {permitAll + `forbid (principal, action in Action::"kind:continuation", resource == Tool::"mail.read");`, writ.FromAgent, writ.Deny},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := load(t, c.policies)
+			q := ask(t, b, "mail.read", `{}`)
+			q.Action.Inputs, q.Action.State = `{"q":{"action":"accept","content":{"code":"4711"}}}`, "held"
+			for _, p := range []string{"inputs/q/action", "inputs/q/content/code"} {
+				q.Provenance = append(q.Provenance, writ.Provenance{Argument: p, Origin: writ.FromPrompt})
+			}
+			from(q, "inputs/q/content/code", c.origin)
+			if d := decide(t, b, q); d.Effect != c.want {
+				t.Errorf("Decide = %+v, want %v", d, c.want)
+			}
+			q.Task.Unattended = true
+			if d := decide(t, b, q); d.Code != writ.OutsideTask {
+				t.Errorf("a task that nobody opened: %+v", d)
+			}
+			q.Task.Unattended, q.Action.Inputs = false, `{"q":`
+			if d := decide(t, b, q); d.Effect != writ.Deny {
+				t.Errorf("answers that are no JSON: %+v", d)
+			}
+		})
+	}
+}
+
+// TestUntracedAnswersAreUntrusted leaves the provenance of an answer out.
+func TestUntracedAnswersAreUntrusted(t *testing.T) {
+	b := load(t, permitAll+`forbid (principal, action in Action::"kind:continuation", resource) when { !context.origin.untrusted.isEmpty() };`)
+	q := ask(t, b, "mail.read", `{}`)
+	q.Action.Inputs = `{"q":{"content":{"code":"4711"}}}`
+	if d := decide(t, b, q); d.Effect != writ.Deny {
+		t.Errorf("Decide = %+v, want a denial", d)
+	}
+}
+
+// TestNamesOfAnOpenObjectCount gives the origin of a name in an object that
+// policy sees as one text.
+func TestNamesOfAnOpenObjectCount(t *testing.T) {
+	b := load(t, permitAll+`forbid (principal, action == Action::"mail.send", resource) when { context.origin.untrusted.contains("/extra") };`)
+	q := ask(t, b, "mail.send", `{"to":"a","extra":{"evil@example.org":true}}`)
+	if d := decide(t, b, q); d.Effect != writ.Permit {
+		t.Fatalf("Decide = %+v", d)
+	}
+	q.Provenance = append(q.Provenance, writ.Provenance{Argument: "/extra", Origin: writ.FromUntrusted})
+	if d := decide(t, b, q); d.Effect != writ.Deny {
+		t.Errorf("Decide = %+v, want a denial", d)
+	}
+}

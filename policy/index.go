@@ -6,6 +6,7 @@ import (
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/writgate/writ"
 )
 
 // Cedar looks at every policy on every request. A policy whose scope does not
@@ -21,7 +22,7 @@ type list map[cedar.EntityUID][]*rule
 func (b *Bundle) index() {
 	b.rules = map[cedar.PolicyID]*rule{}
 	shared := map[cedar.EntityUID]*list{}
-	own := map[*operation]*list{}
+	own, answers := map[*operation]*list{}, map[*operation]*list{}
 	for _, r := range b.policies {
 		b.rules[r.id] = r
 		p := (*ast.Policy)(r.policy.AST())
@@ -33,6 +34,8 @@ func (b *Bundle) index() {
 		for _, op := range b.ops {
 			if slices.ContainsFunc(keys, func(k cedar.EntityUID) bool { return k == op.uid || slices.Contains(op.parents, k) }) {
 				put(own, op, r, p)
+			} else if slices.Contains(keys, continuation) {
+				put(answers, op, r, p)
 			}
 		}
 	}
@@ -45,8 +48,20 @@ func (b *Bundle) index() {
 		if l := own[op]; l != nil {
 			op.lists = append(op.lists, l)
 		}
+		if slices.Contains(op.parents, continuation) {
+			continue
+		}
+		for _, l := range []*list{shared[continuation], answers[op]} {
+			if l != nil {
+				op.answers = append(op.answers, l)
+			}
+		}
 	}
 }
+
+// continuation is the group of what goes back up to an upstream that has asked
+// for more: an action with input responses is in it, whatever its tool.
+var continuation = actionUID("kind:" + string(writ.KindContinuation))
 
 func put[K comparable](lists map[K]*list, key K, r *rule, p *ast.Policy) {
 	l := lists[key]
@@ -105,16 +120,27 @@ func indexPrincipal(p *ast.Policy) cedar.EntityUID {
 type slice []*rule
 
 // slice finds the policies that may apply to an operation and a principal,
-// whose own UID and groups are given.
-func (op *operation) slice(principals []cedar.EntityUID) slice {
+// whose own UID and groups are given. To answer an upstream takes all that the
+// tool takes: what is said of answers besides can only forbid.
+func (op *operation) slice(principals []cedar.EntityUID, answers bool) slice {
 	var s slice
-	for _, l := range op.lists {
+	of := func(l *list) {
 		s = append(s, (*l)[cedar.EntityUID{}]...)
 		for _, p := range principals {
 			s = append(s, (*l)[p]...)
 		}
 	}
-	return s
+	for _, l := range op.lists {
+		of(l)
+	}
+	if !answers {
+		return s
+	}
+	n := len(s)
+	for _, l := range op.answers {
+		of(l)
+	}
+	return append(s[:n], slices.DeleteFunc(s[n:], func(r *rule) bool { return r.policy.Effect() == cedar.Permit })...)
 }
 
 // All makes a slice a cedar.PolicyIterator.

@@ -62,7 +62,7 @@ func limit(q *writ.Query, args *canon.Value) *refusal {
 
 	case q.Tool.Tier < a.HighestTier:
 		return no(writ.Forbidden, "the agent may use no tool of this tier")
-	case t.Unattended && (q.Tool.Tier != writ.ReadOnly || q.Tool.Fetch):
+	case t.Unattended && (q.Tool.Tier != writ.ReadOnly || q.Tool.Fetch || q.Action.Answers()):
 		return no(writ.OutsideTask, "a task that nobody opened may only read")
 	}
 	if r := outsideGrant(t.Grant, q.Tool.Name, args); r != nil {

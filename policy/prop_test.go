@@ -120,11 +120,11 @@ func indexProperty(t *rapid.T) {
 		t.Fatal(err)
 	}
 	agent, principals := agentEntity(&q.Agent)
-	s := op.slice(principals)
+	s := op.slice(principals, q.Action.Answers())
 	ask := func(p cedar.PolicyIterator, reads factSet) (cedar.Decision, cedar.Diagnostic) {
 		context := r.context(reads)
 		context["assurance"] = assurances[q.Assurance]
-		effect, said := cedar.Authorize(p, &world{b.static, agent}, cedar.Request{Principal: agent.UID, Action: op.uid, Resource: op.resource, Context: cedar.NewRecord(context)})
+		effect, said := cedar.Authorize(p, &world{static: b.static, agent: agent}, cedar.Request{Principal: agent.UID, Action: op.uid, Resource: op.resource, Context: cedar.NewRecord(context)})
 		slices.SortFunc(said.Reasons, func(a, b cedar.DiagnosticReason) int { return strings.Compare(string(a.PolicyID), string(b.PolicyID)) })
 		slices.SortFunc(said.Errors, func(a, b cedar.DiagnosticError) int { return strings.Compare(string(a.PolicyID), string(b.PolicyID)) })
 		return effect, said

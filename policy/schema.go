@@ -199,6 +199,7 @@ type operation struct {
 	parents  []cedar.EntityUID
 	resource cedar.EntityUID
 	lists    []*list // the policies that may apply to it, by principal
+	answers  []*list // those that apply besides if it answers its upstream
 }
 
 // standIn is an action without arguments, for the policies that read none. No

@@ -15,12 +15,16 @@ import (
 type world struct {
 	static cedar.EntityMap
 	agent  cedar.Entity
+	action cedar.Entity // of an answer upward: the tool's, and in one more group
 }
 
 // Get makes a world a cedar.EntityGetter.
 func (w *world) Get(uid cedar.EntityUID) (cedar.Entity, bool) {
-	if uid == w.agent.UID {
+	switch uid {
+	case w.agent.UID:
 		return w.agent, true
+	case w.action.UID:
+		return w.action, true
 	}
 	e, ok := w.static[uid]
 	return e, ok
@@ -145,9 +149,6 @@ func (r *reading) context(want factSet) cedar.RecordMap {
 // if they were not shown; then no policy that reads them may be asked.
 func see(q *writ.Query, args *canon.Value, s shape) (*reading, error) {
 	r := &reading{query: q, args: args, seen: cedar.Record{}, trace: make(map[string]writ.Origin, len(q.Provenance))}
-	if args == nil {
-		return r, nil
-	}
 	for _, p := range q.Provenance {
 		if p.Origin > writ.FromPrompt {
 			p.Origin = writ.FromUntrusted
@@ -155,6 +156,17 @@ func see(q *writ.Query, args *canon.Value, s shape) (*reading, error) {
 		if o, twice := r.trace[p.Argument]; !twice || p.Origin < o {
 			r.trace[p.Argument] = p.Origin
 		}
+	}
+	if q.Action.Inputs != "" {
+		inputs, err := canon.ParseObject([]byte(q.Action.Inputs), canon.Limits{})
+		if err != nil {
+			return r, &misfit{writ.PointerInputs}
+		}
+		from := r.originOf(inputs, writ.PointerInputs)
+		r.origins[from] = append(r.origins[from], cedar.String(writ.PointerInputs))
+	}
+	if args == nil {
+		return r, nil
 	}
 	var err error
 	r.seen, _, err = r.read(args, s, "")

@@ -37,7 +37,8 @@ type testCase struct {
 	Task      testTask
 	Tool      writ.ToolName
 	Arguments yaml.Node
-	Origins   map[string]writ.Origin // by JSON Pointer
+	Inputs    yaml.Node              // what goes back up to the tool, if it has asked for more
+	Origins   map[string]writ.Origin // by JSON Pointer into the arguments or, behind "inputs", into those
 	Label     *writ.Label
 	Spent     map[string]int64
 	Time      time.Time
@@ -198,7 +199,16 @@ func (c *testCase) query(b *Bundle) (*writ.Query, error) {
 	if err != nil {
 		return nil, fmt.Errorf("arguments: %w", err)
 	}
-	provenance, err := c.provenance(args)
+	var inputs *canon.Value
+	if !c.Inputs.IsZero() {
+		if text, err = jsonOf(&c.Inputs); err == nil {
+			inputs, err = canon.ParseObject([]byte(text), canon.Limits{})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inputs: %w", err)
+		}
+	}
+	provenance, err := c.provenance(args, inputs)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +228,7 @@ func (c *testCase) query(b *Bundle) (*writ.Query, error) {
 		Agent:  writ.Agent{ID: caller.Agent, Owner: cmp.Or(c.Agent.Owner, "owner"), Environment: cmp.Or(c.Agent.Environment, "test"), Groups: c.Agent.Groups, HighestTier: c.Agent.HighestTier, State: cmp.Or(c.Agent.State, writ.Active)},
 		Task:   c.Task.task(caller, now),
 		Tool:   op.tool,
-		Action: writ.Action{Kind: op.kind, Upstream: op.tool.Upstream, Name: name, Definition: op.tool.Definition, Arguments: args.JSON()},
+		Action: writ.Action{Kind: op.kind, Upstream: op.tool.Upstream, Name: name, Definition: op.tool.Definition, Arguments: args.JSON(), Inputs: inputs.JSON()},
 		Label:  label, Provenance: provenance, Spent: c.Spent, Assurance: c.Assurance,
 	}, nil
 }
@@ -239,18 +249,20 @@ func (t *testTask) task(c writ.Caller, now int64) writ.Task {
 	return task
 }
 
-// provenance traces every leaf of the arguments. It is an error to trace what
-// is not there.
-func (c *testCase) provenance(args *canon.Value) (all []writ.Provenance, err error) {
+// provenance traces every leaf of the arguments and the inputs. It is an error
+// to trace what is not there.
+func (c *testCase) provenance(args, inputs *canon.Value) (all []writ.Provenance, err error) {
 	named := 0
-	for pointer := range canon.Leaves(args) {
-		origin, ok := c.Origins[pointer]
-		if !ok {
-			origin = writ.FromAgent
-		} else {
-			named++
+	for at, part := range map[string]*canon.Value{"": args, writ.PointerInputs: inputs} {
+		for pointer := range canon.Leaves(part) {
+			origin, ok := c.Origins[at+pointer]
+			if !ok {
+				origin = writ.FromAgent
+			} else {
+				named++
+			}
+			all = append(all, writ.Provenance{Argument: at + pointer, Origin: origin})
 		}
-		all = append(all, writ.Provenance{Argument: pointer, Origin: origin})
 	}
 	if named != len(c.Origins) {
 		return nil, errors.New("origins name an argument that is not there")

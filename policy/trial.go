@@ -81,7 +81,7 @@ func (t *trial) candidates(op *operation, pointer string) []string {
 		}
 	}
 	_, principals := agentEntity(&t.query.Agent)
-	for _, r := range op.slice(principals) {
+	for _, r := range op.slice(principals, t.query.Action.Answers()) {
 		if r.facts&argumentFacts != 0 {
 			all = append(all, literals((*ast.Policy)(r.policy.AST()))...)
 		}

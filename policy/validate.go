@@ -62,6 +62,9 @@ func (b *Bundle) check(r *rule) []string {
 			}
 		}
 		for _, pointer := range w.pointers {
+			if pointer == writ.PointerInputs {
+				continue
+			}
 			if op := b.ops[writ.ToolName(a.Entity.UID.ID)]; op == nil || !slices.Contains(op.args.pointers(), pointer) {
 				problems = append(problems, fmt.Sprintf("%s has no argument %q", a.Entity.UID.ID, pointer))
 			}

@@ -159,8 +159,8 @@ func (x *exchange) await(ctx context.Context, id writ.ApprovalID) {
 func (x *exchange) deliver(ask writ.Digest, res *gate.Result, err error) error {
 	d, ok := errors.AsType[*writ.Denial](err)
 	switch {
-	case ok && d.Code == writ.ApprovalRequired && x.session == nil && x.m.config.Status != "" && x.declares("elicitation", "url"):
-		return x.wait(ask, d)
+	case ok && d.Code == writ.ApprovalRequired && x.session == nil && !x.call.Action.Answers() && x.m.config.Status != "" && x.declares("elicitation", "url"):
+		return x.wait(ask, d) // an answer to a tool has a state of its own, and is given again with it
 	case err != nil:
 		return err
 	case res.Err != nil:

@@ -114,12 +114,12 @@ func begin(t *testing.T) *stage {
 
 // strange are tools that answer as tools sometimes do.
 var strange = []writtest.Tool{
-	{Name: "ask.name", Tier: writ.ReadOnly, Args: map[string]string{}},
-	{Name: "ask.url", Tier: writ.ReadOnly, Args: map[string]string{}},
-	{Name: "ask.model", Tier: writ.ReadOnly, Args: map[string]string{}},
-	{Name: "odd.bytes", Tier: writ.ReadOnly, Args: map[string]string{}},
-	{Name: "odd.error", Tier: writ.ReadOnly, Args: map[string]string{}},
-	{Name: "odd.progress", Tier: writ.ReadOnly, Args: map[string]string{}},
+	{Name: "ask.name", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
+	{Name: "ask.url", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
+	{Name: "ask.model", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
+	{Name: "odd.bytes", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
+	{Name: "odd.error", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
+	{Name: "odd.progress", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Internal}, Args: map[string]string{}},
 	{Name: "odd.mirror", Tier: writ.ReadOnly, Schema: `{"properties":{"region":{"type":"string","x-mcp-header":"Region"},"x-mcp-header":{"type":"string"}},"type":"object"}`},
 	{Name: "odd.unclear", Tier: writ.ReadOnly, Schema: `{"anyOf":[{"properties":{"region":{"type":"string","x-mcp-header":"Region"}}}],"type":"object"}`},
 }

@@ -38,7 +38,7 @@ type door struct {
 // tools is what most tests have behind the gate.
 var tools = []writtest.Tool{
 	{Name: "files.read", Tier: writ.ReadOnly, Args: map[string]string{"path": "string"}, Reply: "the content", Result: writ.Label{Integrity: writ.Trusted, Class: writ.Internal}},
-	{Name: "mail.send", Tier: writ.BoundedWrite, Args: map[string]string{"to": "string"}, Reply: "sent"},
+	{Name: "mail.send", Tier: writ.BoundedWrite, Args: map[string]string{"to": "string"}, Reply: "sent", Result: writ.Label{Class: writ.Internal}},
 	{Name: "bank.pay", Tier: writ.Privileged, Args: map[string]string{"amount": "integer"}, Reply: "paid"},
 }
 
