@@ -31,6 +31,7 @@ const (
 	otherOutcome  kind = "a result was given out that is not the one on record"
 	leftOpen      kind = "an intent has not exactly one outcome"
 	leftAlive     kind = "a credential was not revoked"
+	askedTwice    kind = "people were asked twice about one action at the same time"
 	lostApproval  kind = "what waited for an approval is gone"
 	damaged       kind = "the ledger does not verify"
 	wentOn        kind = "a gateway went on after a sync had failed"
@@ -282,15 +283,22 @@ func (c *check) checkCredentials(ctx context.Context) {
 	}
 }
 
-// checkApprovals checks that what waited still waits, or was answered (F17).
+// checkApprovals checks that what waited still waits, or was answered (F17),
+// and that one action has one question at a time.
 func (c *check) checkApprovals(ctx context.Context) {
 	listed := map[writ.ApprovalID]bool{}
 	waiting, err := c.gate.Approvals.List(ctx)
 	if err != nil {
 		c.say(damaged, "%v", err)
 	}
+	actions := map[writ.Digest]bool{}
 	for _, r := range waiting {
 		listed[r.ID] = true
+		action := r.Query.Action.Digest() // there is one task with approvals
+		if actions[action] {
+			c.say(askedTwice, "%s", r.Query.Action.Arguments)
+		}
+		actions[action] = true
 	}
 	for _, e := range c.events {
 		if e.What != parked {

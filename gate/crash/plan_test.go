@@ -16,7 +16,7 @@ type fault struct {
 
 	early bool             // the time counts from the start, not from when it is ready
 	pause [2]time.Duration // stopped after, and continued after that; none if zero
-	kill  time.Duration    // killed after; not at all if 0
+	kill  time.Duration    // killed after; not at all if it is zero
 }
 
 // A plan chooses faults.
@@ -24,10 +24,10 @@ type plan func() fault
 
 // atRandom kills at a moment.
 func atRandom() fault {
-	f := fault{kill: 1 + rand.N(30*time.Millisecond)}
+	f := fault{kill: rand.N(slower * 30 * time.Millisecond)}
 	switch rand.IntN(4) {
 	case 0:
-		f.early, f.kill = true, 1+rand.N(40*time.Millisecond)
+		f.early, f.kill = true, rand.N(slower*40*time.Millisecond)
 	case 1:
 		f.pause = [2]time.Duration{rand.N(15 * time.Millisecond), rand.N(30 * time.Millisecond)}
 	}

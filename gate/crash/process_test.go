@@ -41,7 +41,7 @@ func (w *world) start(role, inject string, env ...string) (*process, error) {
 	if inject != "" {
 		p.trace = filepath.Join(w.dir, fmt.Sprintf("trace-%d", w.lives.Add(1)))
 		calls, _, _ := strings.Cut(inject, ":")
-		args = []string{"strace", "-f", "-y", "-qq", "-o", p.trace, "-e", "trace=" + calls, "-e", "signal=none", "-e", "inject=" + inject, exe}
+		args = []string{"strace", "-f", "-y", "-qq", "-o", p.trace, "-e", "trace=write," + calls, "-e", "signal=none", "-e", "inject=" + inject, exe}
 		if !strings.Contains(inject, "signal=") { // such a filter is quick, and lets no signal in
 			args = slices.Insert(args, 1, "--seccomp-bpf")
 		}
@@ -89,7 +89,7 @@ func (p *process) signal(s syscall.Signal) {
 }
 
 // longest is how long a life may take. It is there for what hangs.
-const longest = time.Minute
+const longest = 2 * time.Minute
 
 // wait waits for the end of a life, and ends what hangs.
 func (p *process) wait() error {
@@ -110,16 +110,18 @@ func (p *process) wait() error {
 }
 
 // injected says how often strace has made a system call fail, and whether one
-// of them was about a file of the database.
+// of them was about a file of the database that still had a future.
 func (p *process) injected() (n int, database bool) {
 	b, err := os.ReadFile(p.trace)
 	if err != nil {
 		return 0, false
 	}
+	over := false
 	for line := range bytes.Lines(b) {
+		over = over || bytes.Contains(line, []byte(closing))
 		if bytes.Contains(line, []byte("(INJECTED)")) {
 			n++
-			database = database || bytes.Contains(line, []byte("/writ.db"))
+			database = database || !over && bytes.Contains(line, []byte("/writ.db"))
 		}
 	}
 	return n, database

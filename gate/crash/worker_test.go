@@ -25,11 +25,13 @@ const (
 	envRole   = "WRIT_CRASH_ROLE" // operator, or a gateway's name
 	envDir    = "WRIT_CRASH_DIR"
 	envMutant = "WRIT_CRASH_MUTANT" // how it is wrong on purpose
-	envJob    = "WRIT_CRASH_JOB"    // what a gateway does in place of its usual work: jobAsk, or a call that it makes
+	envJob    = "WRIT_CRASH_JOB"    // what a gateway does in place of its usual work: a job, or a call that it makes
 )
 
-// jobAsk asks for many approvals, and waits.
-const jobAsk = "ask"
+const (
+	jobAsk    = "ask"    // ask for many approvals, and wait
+	jobFinish = "finish" // the usual work, until all of it is done
+)
 
 // How a worker ends.
 const (
@@ -65,8 +67,10 @@ func work(role, dir string) error {
 		return err
 	}
 	m, job := mutants[os.Getenv(envMutant)], os.Getenv(envJob)
-	s := setup{gateway: role, outside: outside{filepath.Join(dir, "socket"), role, job == ""}, wrap: m.wrap}
-	if job != "" && job != jobAsk {
+	call, err := writ.ParseID[writ.CallID](job)
+	one := err == nil
+	s := setup{gateway: role, outside: outside{filepath.Join(dir, "socket"), role, !one}, wrap: m.wrap}
+	if one {
 		s.wrap, s.now = stopping, func() time.Time { return later(dir) }
 	}
 	n, err := open(ctx, dir, s)
@@ -77,7 +81,7 @@ func work(role, dir string) error {
 		<-n.ledger.Failed()
 		os.Exit(exitFailed)
 	}()
-	w := &worker{node: n, diary: d, gateway: role}
+	w := &worker{node: n, diary: d, gateway: role, patience: 200 * time.Millisecond}
 	if role != operator && !m.leavesOrphans {
 		if _, err := n.gate.Recover(ctx, role); err != nil {
 			return err
@@ -94,19 +98,33 @@ func work(role, dir string) error {
 		err = w.operate(ctx, over)
 	case job == jobAsk:
 		w.ask(ctx)
-	case job != "":
-		w.call(ctx, "closer", writ.CallID(job), `{}`)
+	case one:
+		w.call(ctx, "closer", call, `{}`)
 	default:
+		if job == jobFinish {
+			w.patience = 30 * time.Second
+		}
 		err = w.serve(ctx, dir)
 	}
+	select {
+	case <-n.ledger.Failed():
+		os.Exit(exitFailed)
+	default:
+	}
+	fmt.Println(closing)
 	return errors.Join(err, n.ledger.Close())
 }
+
+// closing is what a worker says when nothing depends any more on what it
+// syncs: everything is durable already.
+const closing = "closing"
 
 // A worker is a gateway with its agents, or an operator.
 type worker struct {
 	*node
-	diary   *diary
-	gateway string
+	diary    *diary
+	gateway  string
+	patience time.Duration // of an agent that waits for an approval
 }
 
 const (
@@ -114,7 +132,6 @@ const (
 	closings   = 10   // calls that both gateways make, by the same ids
 	unanswered = 1000 // from this account on nobody answers
 	questions  = 100  // about such accounts, of jobAsk
-	patience   = 60   // how often an agent asks again
 )
 
 // serve has every agent do what it wants to do, all at once, beside the same
@@ -138,7 +155,7 @@ func (w *worker) serve(ctx context.Context, dir string) error {
 	})
 	for range 2 {
 		all.Go(func() {
-			for range patience {
+			for range mostRead {
 				if w.call(ctx, "reader", newCall(), `{}`) == writ.BudgetExceeded {
 					return
 				}
@@ -152,7 +169,7 @@ func (w *worker) serve(ctx context.Context, dir string) error {
 // pay makes one payment, and waits until somebody has approved it.
 func (w *worker) pay(ctx context.Context, account, amount int) {
 	call := newCall()
-	for range patience {
+	for begin := time.Now(); time.Since(begin) < w.patience; {
 		switch w.call(ctx, "payer", call, payment(account, amount)) {
 		case writ.ApprovalRequired, writ.StateChanged:
 			time.Sleep(3 * time.Millisecond)

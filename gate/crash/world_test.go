@@ -113,7 +113,7 @@ func (w *world) iterate(ctx context.Context, p plan, lives int) tally {
 // live is one life, with a fault. An operator's has no end of its own.
 func (w *world) live(role string, f fault) {
 	if role == operator && f.kill == 0 {
-		f.kill = 150 * time.Millisecond
+		f.kill = slower * 150 * time.Millisecond
 	}
 	p, err := w.start(role, f.inject)
 	if err != nil {
@@ -160,7 +160,7 @@ var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c
 func (w *world) finish() {
 	var ps []*process
 	for _, role := range append([]string{operator}, gateways...) {
-		p, err := w.start(role, "")
+		p, err := w.start(role, "", envJob+"="+jobFinish)
 		if err != nil {
 			w.say(cameNotBack, "%s: %v", role, err)
 			return
