@@ -133,7 +133,8 @@ func TestPayload(t *testing.T) {
 
 func TestPseudonym(t *testing.T) {
 	v, w := vault{user: [32]byte{1}}, vault{user: [32]byte{2}}
-	if v.pseudonym("") != "" || v.pseudonym("ana") != v.pseudonym("ana") || v.pseudonym("ana") == v.pseudonym("bo") || v.pseudonym("ana") == w.pseudonym("ana") {
+	ana := v.pseudonym("ana")
+	if v.pseudonym("") != "" || v.pseudonym("ana") != ana || v.pseudonym("bo") == ana || w.pseudonym("ana") == ana {
 		t.Error("a pseudonym is not one name for one user under one key")
 	}
 }
