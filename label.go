@@ -67,7 +67,7 @@ const PointerInputs = "inputs"
 
 // Provenance is the origin of one argument leaf, with the evidence for it.
 type Provenance struct {
-	Argument string `json:"argument"` // JSON Pointer (RFC 6901) into the arguments or, behind PointerInputs, the input responses
+	Argument string `json:"argument"` // JSON Pointer (RFC 6901) into the arguments or, behind "inputs", the input responses
 	Origin   Origin `json:"origin"`
 	Source   CallID `json:"source,omitempty"` // the call whose result holds it
 	Field    string `json:"field,omitempty"`  // JSON Pointer into that result
