@@ -38,6 +38,9 @@ func (g *Gate) mayGo(ctx context.Context, c *carried) error {
 	if g.HaltedByFile() {
 		return writ.Refuse(writ.Halted, "an operator has stopped all calls", nil)
 	}
+	if g.Ledger.Time() >= c.until {
+		return writ.Refuse(writ.StateChanged, "the time of the task, or of what permits this call, was over before it was made; nothing was done", nil)
+	}
 	if ctx.Err() != nil {
 		return writ.Refuse(writ.StateChanged, "the call was cancelled before it was made; nothing was done", ctx.Err())
 	}

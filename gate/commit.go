@@ -25,6 +25,7 @@ type carried struct {
 	row     broker.Row
 	expect  []ledger.Expect // what the commit found unchanged
 	begun   time.Time       // before it looked; its monotonic reading is what counts
+	until   int64           // Unix milliseconds: at or after it the decision does not hold
 	intent  ledger.Receipt
 }
 
@@ -34,8 +35,13 @@ const attempts = 3
 // commit makes the intent durable, together with everything that must be true
 // and used up for it. If what was read has changed meanwhile, nothing was
 // written, and policy decides again; but a call does not move to another task.
-func (g *Gate) commit(ctx context.Context, p *Permit) (*carried, error) {
-	task := p.attempt.query.Task.ID
+func (g *Gate) commit(ctx context.Context, p *Permit) (_ *carried, err error) {
+	a, task := p.attempt, p.attempt.query.Task.ID
+	defer func() {
+		if p := recover(); p != nil {
+			err = g.refuse(ctx, a, panicked(p))
+		}
+	}()
 	for range attempts {
 		c, entry, err := g.intend(ctx, p)
 		if err != nil {
@@ -112,9 +118,23 @@ func (g *Gate) intend(ctx context.Context, p *Permit) (*carried, *ledger.Entry, 
 		e.Leaf.Approval = r.ID
 		e.Expect, e.Changes = append(e.Expect, expect...), append(e.Changes, used)
 	}
-	c := &carried{query: q, attempt: a, token: token, row: row, expect: e.Expect, begun: time.Now()}
+	c := &carried{query: q, attempt: a, token: token, row: row, expect: e.Expect, begun: time.Now(), until: a.until()}
 	e.Expect = append(slices.Clip(e.Expect), a.reader)
 	return c, e, nil
+}
+
+// until is when the first of what a decision rests on is over.
+func (a *attempt) until() int64 {
+	until := min(a.query.Task.Expires, a.who.Until)
+	for _, end := range []int64{a.query.Agent.Expires, a.query.Agent.RecertifyBy} {
+		if end != 0 {
+			until = min(until, end)
+		}
+	}
+	if r := a.approval; r != nil && r.State == approval.Approved {
+		until = min(until, r.Expires)
+	}
+	return until
 }
 
 // take adds what a call takes of its task's budgets.

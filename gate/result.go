@@ -85,9 +85,34 @@ func DecisionMeta(call writ.CallID, d *writ.Denial) writ.JSON {
 	return decisionBlock{call, effect.String(), d.Code, d.Reason, d.Argument, d.Bounds, remedy, d.Approval}.json()
 }
 
+// MayName says whether a request may go by the name of a call: a new one, one
+// that was made, or one that this key has asked for in the same words. Else a
+// caller could hide what it asked for behind what it asks for next.
+func (g *Gate) MayName(ctx context.Context, call writ.CallID, key writ.Thumbprint, ask writ.Action) (bool, error) {
+	records, err := g.Ledger.Records(ctx, ledger.Filter{Call: call})
+	if err != nil {
+		return false, writ.Refuse(writ.Unavailable, "the records of the call could not be read", err)
+	}
+	if placed, err := g.Catalog.Place(ask); err == nil {
+		ask = placed.Action
+	}
+	same := true
+	for _, r := range records {
+		switch r.Leaf.Type {
+		case ledger.TypeIntent:
+			return true, nil // nothing else is made by that name, and it stays in sight
+		case ledger.TypeDecision:
+			q, err := replay.Query(r)
+			same = same && err == nil && r.Leaf.Key == key && q.Action.Digest() == ask.Digest()
+		}
+	}
+	return same, nil
+}
+
 // Recall gives the outcome of a call that was made, to the key that made it
 // and asks for the same action again; nil if there is none, or none yet. A call
-// whose outcome was no result is refused again, as it was.
+// whose outcome was no result is refused again, as it was. What an agent may
+// not act on any more it is not told either.
 func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint, ask writ.Action) (*Result, error) {
 	records, err := g.Ledger.Records(ctx, ledger.Filter{Call: call, Type: ledger.TypeOutcome})
 	if err != nil {
@@ -100,6 +125,16 @@ func (g *Gate) Recall(ctx context.Context, call writ.CallID, key writ.Thumbprint
 		return nil, writ.Refuse(writ.AlreadyUsed, "this call was made before, for another action", err)
 	}
 	r := records[0]
+	if _, _, err := g.Catalog.Agent(ctx, r.Leaf.Agent); err != nil {
+		return nil, err
+	}
+	held, err := g.Tasks.Get(ctx, r.Leaf.Task)
+	if err != nil {
+		return nil, writ.Refuse(writ.Unavailable, "the call's task could not be read", err)
+	}
+	if held.Task.State != writ.Open || g.Ledger.Time() >= held.Task.Expires {
+		return nil, writ.Refuse(writ.ResultWithheld, "the task of this call is over; its result is withheld", nil)
+	}
 	if r.Leaf.Code != "" {
 		return nil, writ.Refuse(r.Leaf.Code, "this call was made before, and this is what became of it", nil)
 	}

@@ -82,8 +82,20 @@ func (x *exchange) invoke() error {
 		return err
 	}
 	defer x.out.keepAlive()()
+	if r.Call != "" && h == nil { // the client says which
+		may, err := x.m.config.Gate.MayName(ctx, r.Call, x.who.Caller.Key, r.Action)
+		if err != nil {
+			return err
+		}
+		if !may {
+			r.Call = "" // it gets a name of its own
+		}
+	}
 	if r.Call != "" { // it may have been made
 		res, err := x.m.config.Gate.Recall(ctx, r.Call, x.who.Caller.Key, r.Action)
+		if d, ok := errors.AsType[*writ.Denial](err); ok && d.Code == writ.AlreadyUsed {
+			res, err = nil, nil // for another action: the gate refuses this one, and records that
+		}
 		if res != nil || err != nil {
 			return x.deliver(ask, res, err)
 		}

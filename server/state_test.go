@@ -167,3 +167,46 @@ func TestF04OutcomeIsFetchedByCall(t *testing.T) {
 		t.Errorf("%d intents", len(intents))
 	}
 }
+
+// A client that names its calls cannot hide one behind another: what it asks
+// for next by the same name is a call of its own, and stays in sight.
+func TestCallsDoNotHideBehindEachOther(t *testing.T) {
+	d := open(t, writtest.Setup{}, nil)
+	p := d.agent("mail.*", "files.*")
+	const id = "call_06eajrq8msv0q1bt3r4vckg5ym"
+	named := func(tool, args string) answer {
+		body := modern("1", "tools/call", `"name":"`+tool+`","arguments":`+args, "")
+		body = strings.Replace(body, `"_meta":{`, `"_meta":{"io.github.writgate/call":"`+id+`",`, 1)
+		return p.do("POST", "/mcp", headers("tools/call", tool), body)
+	}
+	call := func(a answer) string { return a.str("/result/_meta/io.github.writgate~1decision/call") }
+	denied := named("bank.pay", `{"amount":9000}`)
+	if denied.code() != "outside_task" || call(denied) != id {
+		t.Fatalf("denied: %s", denied.body)
+	}
+	if again := named("bank.pay", `{"amount":9000}`); call(again) != id {
+		t.Errorf("the same again is %s", call(again))
+	}
+	read := named("files.read", `{"path":"a"}`)
+	if read.text() != "the content" || call(read) == id {
+		t.Errorf("another call by the same name: %s", read.body)
+	}
+	sent := named("mail.send", `{"to":"a@example.com"}`)
+	if call(sent) == id || call(sent) == call(read) {
+		t.Errorf("a third: %s", sent.body)
+	}
+
+	// What was made is not made again for another action, and that is a
+	// decision on record like any other.
+	const made = "call_06eajrq8msv0q1bt3r4vckg5yr"
+	first := strings.Replace(modern("1", "tools/call", `"name":"files.read","arguments":{"path":"a"}`, ""), `"_meta":{`, `"_meta":{"io.github.writgate/call":"`+made+`",`, 1)
+	p.do("POST", "/mcp", headers("tools/call", "files.read"), first)
+	if a := p.do("POST", "/mcp", headers("tools/call", "files.read"), strings.Replace(first, `"path":"a"`, `"path":"b"`, 1)); a.code() != "already_used" {
+		t.Errorf("another action under a call that was made: %s", a.body)
+	}
+	records, err := d.Ledger.Records(t.Context(), ledger.Filter{Call: made})
+	d.must(err)
+	if len(records) != 3 || records[2].Leaf.Code != "already_used" {
+		t.Errorf("%d records of that call", len(records))
+	}
+}

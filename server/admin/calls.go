@@ -134,6 +134,7 @@ func summary(records []*ledger.Record) (*api.Call, error) {
 		l := r.Leaf
 		c.Approval = cmp.Or(l.Approval, c.Approval)
 		switch {
+		case c.Outcome != "" && decides(r): // what was made is not hidden by what was asked later
 		case decides(r):
 			*c = api.Call{
 				ID: l.Call, Time: api.Time(l.Time), Agent: l.Agent, Task: l.Task, Tool: l.Tool, Tier: l.Tier, Environment: l.Environment,

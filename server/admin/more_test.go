@@ -192,6 +192,30 @@ func TestCallsAreFoundOnce(t *testing.T) {
 	}
 }
 
+// TestWhatWasMadeStaysInSight asks for something else by the name of a call that
+// was made.
+func TestWhatWasMadeStaysInSight(t *testing.T) {
+	d := open(t)
+	a := d.Agent("billing")
+	a.Open(writ.Task{Grant: writ.Grant{{Tool: "mail.*"}}})
+	made := a.Request("mail.send", `{"to":"drop@evil.example"}`)
+	if _, err := d.Gate.Do(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	later := a.Request("mail.read", `{}`)
+	later.Call = made.Call
+	if _, err := d.Gate.Do(t.Context(), later); writ.AsDenial(err).Code != writ.AlreadyUsed {
+		t.Fatal(err)
+	}
+	var page api.Page[api.Call]
+	if err := d.Get(t.Context(), "/calls", &page); err != nil {
+		t.Fatal(err)
+	}
+	if len(page.Items) != 1 || page.Items[0].Tool != "mail.send" || page.Items[0].Effect != "permit" || page.Items[0].Outcome != "result" {
+		t.Errorf("the calls are %+v", page.Items)
+	}
+}
+
 func TestTailWaits(t *testing.T) {
 	d := open(t)
 	var page api.Page[api.Record]
