@@ -244,10 +244,10 @@ func (s *swap) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch, 
 func (s *swap) Close() error { return (*s.at.Load()).Close() }
 
 // TestH93TwoPrimaries replaces the database under a running ledger: by an
-// older one, and by one where another primary went on, less far, as far, and
-// farther.
+// empty one, by an older one, and by one where another primary went on, less
+// far, as far, and farther.
 func TestH93TwoPrimaries(t *testing.T) {
-	for name, more := range map[string]int{"older": 0, "shorter": 2, "as long": 4, "longer": 9} {
+	for name, more := range map[string]int{"empty": -1, "older": 0, "shorter": 2, "as long": 4, "longer": 9} {
 		t.Run(name, func(t *testing.T) {
 			one, two := filepath.Join(t.TempDir(), "db"), filepath.Join(t.TempDir(), "db")
 			l := reopen(t, one, ledger.Config{})
@@ -266,8 +266,13 @@ func TestH93TwoPrimaries(t *testing.T) {
 			s.at.Store(&store)
 			l = ledgertest.Open(t, s, ledger.Config{})
 			grow(t, l, 4)
-			other := reopen(t, two, ledger.Config{})
-			grow(t, other, more)
+			if more < 0 {
+				if err := os.Remove(two); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				grow(t, reopen(t, two, ledger.Config{}), more)
+			}
 			b, err := sqlite.Open(two)
 			if err != nil {
 				t.Fatal(err)

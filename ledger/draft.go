@@ -120,7 +120,7 @@ func (t *trial) row(kind, key string) (*Row, error) {
 	if r := t.base[k]; r != nil {
 		return r, nil
 	}
-	return absent(k), nil // the first record's own
+	return absent(k), nil // the row of the log's key, whatever it was
 }
 
 // take adds one commit to the draft, or refuses it and leaves the draft as it
@@ -193,6 +193,7 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 		if err != nil {
 			return none, err
 		}
+		delete(leaf.Parts, partChanges) // of a batch that failed
 		if changes != nil {
 			if leaf.Parts == nil {
 				leaf.Parts = map[string]writ.Digest{}

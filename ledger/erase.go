@@ -14,6 +14,7 @@ import (
 // An erasing is one record that an erasure erases, and what it changed.
 type erasing struct {
 	index   int64
+	kept    bool // the account of an erasure, or a key of the log: for good
 	changes []changed
 }
 
@@ -50,6 +51,11 @@ func (l *Ledger) Erase(ctx context.Context, e *Entry, records ...int64) ([]Recei
 	if err != nil || len(todo) == 0 {
 		return nil, err
 	}
+	for _, e := range todo {
+		if e.kept {
+			return nil, fmt.Errorf("record %d: %w", e.index, ErrInUse)
+		}
+	}
 	var all []*pending
 	for len(todo) != 0 {
 		text, n := ranges(todo)
@@ -85,7 +91,7 @@ func (l *Ledger) Erasable(ctx context.Context, records ...int64) ([]int64, error
 	now := l.Time()
 	err = l.store.View(ctx, func(v View) error {
 		for i := range todo {
-			free := true
+			free := !todo[i].kept
 			for j := range todo[i].changes {
 				c := &todo[i].changes[j]
 				r, err := l.row(ctx, v, rowKey{c.Kind, c.Key})
@@ -116,10 +122,7 @@ func (l *Ledger) erasings(ctx context.Context, records []int64) ([]erasing, erro
 			if r.Parts == nil {
 				continue
 			}
-			if r.Leaf.Type == TypeErasure || r.Leaf.Type == TypeKey {
-				return fmt.Errorf("record %d, of type %s: %w", index, r.Leaf.Type, ErrInUse)
-			}
-			e := erasing{index: index}
+			e := erasing{index: index, kept: r.Leaf.Type == TypeErasure || r.Leaf.Type == TypeKey}
 			if b, ok := r.Part(partChanges); ok {
 				if e.changes, err = parseChanges(index, b); err != nil {
 					return err

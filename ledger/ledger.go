@@ -159,7 +159,7 @@ func (l *Ledger) begin(ctx context.Context) error {
 	p.set(l, Change{Op: Put, Kind: kindLog, Key: keyRow, Value: l.keyCheck(vkey)})
 	_, err = l.submit(ctx, []*pending{p})
 	if errors.Is(err, ErrConflict) {
-		return nil
+		err = l.store.View(ctx, func(v View) error { return l.readKeys(ctx, v) })
 	}
 	return err
 }

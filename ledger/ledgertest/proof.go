@@ -234,7 +234,7 @@ func erasureInUse(t *testing.T, d Database) {
 	refuse(eraseEntry(), "task", "t", row)
 	refuse(eraseEntry(), "task", "t", gone, row)
 	refuse(eraseEntry(), "", "", 0) // the log's key
-	if got, err := l.Erasable(t.Context(), open, row, gone, drop); err != nil || !slices.Equal(got, []int64{gone, drop}) {
+	if got, err := l.Erasable(t.Context(), 0, open, row, gone, drop); err != nil || !slices.Equal(got, []int64{gone, drop}) {
 		t.Errorf("erasable: %v, %v; want %v", got, err, []int64{gone, drop})
 	}
 	if _, err := l.Erase(t.Context(), eraseEntry(), drop); err != nil { // the row that it deleted must not come back

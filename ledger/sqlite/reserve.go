@@ -43,7 +43,7 @@ func (s *Store) Reserve(bytes int64) error {
 // admit makes room for a batch that may have it, and refuses others while the
 // reserve is short.
 func (r *reserve) admit(b *ledger.Batch) error {
-	if r.size == 0 || len(b.Records) == 0 {
+	if r.size == 0 {
 		return nil
 	}
 	have, err := r.have()
