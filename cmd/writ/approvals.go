@@ -99,7 +99,7 @@ func (s *session) printApproval(a *api.Approval, digest writ.Digest) error {
 		s.printf("for       %s\n", a.User)
 	}
 	s.printf("task      %s  %s\n", a.Task, purpose(&a.Shown.Purpose))
-	s.printf("read      %s, %s\n", a.Shown.Label.Integrity, a.Shown.Label.Class)
+	s.printf("has read  at worst %s, at most %s\n", a.Shown.Label.Integrity, a.Shown.Label.Class)
 	for _, answer := range a.Answers {
 		said := "no"
 		if answer.Yes {

@@ -50,6 +50,9 @@ func newSidecar(dir string, admin *api.Client, ask func(*api.Client, writ.Thumbp
 		return nil, err
 	}
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, refuse("%s is not the data directory of a gateway for development; an agent with an identity of its own gets a task by writ tasks open", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading who vouches for the gateway: %w", err)
 	}

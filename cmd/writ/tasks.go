@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/writgate/writ"
 	"github.com/writgate/writ/server/admin/api"
 )
 
@@ -85,7 +86,9 @@ func (c tasksShowCmd) Run(s *session) error {
 		}
 		s.printf("budget    %s: %d of %s by %s\n", b.Name, b.Limit, of, b.Tool)
 	}
-	if t.Purpose != nil {
+	if t.Purpose != nil && t.State == writ.Ended && t.Purpose.Instructions == "" {
+		s.printf("purpose   forgotten with its end; the records of its calls have it\n")
+	} else if t.Purpose != nil {
 		s.printf("purpose   %s\n", purpose(t.Purpose))
 		if t.Purpose.Data != "" {
 			s.printf("data      %s\n", t.Purpose.Data)

@@ -105,7 +105,7 @@ func (n *node) domains() string {
 	if n.ca != nil {
 		return "spiffe://writ.localhost, for development"
 	}
-	return fmt.Sprintf("%d trust domains", len(n.config.Trust))
+	return "agents of " + strings.Join(sorted(n.config.Trust), ", ")
 }
 
 // anchored says whether the anchor shares a volume with what it watches.
