@@ -111,7 +111,7 @@ func readConfig(name string) (*config, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if err := loadYAML(text, c); err != nil {
+		if err := errors.Join(loadYAML(text, c), saysTiers(text)); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -119,6 +119,25 @@ func readConfig(name string) (*config, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return c, nil
+}
+
+// saysTiers makes sure that every agent's highest tier was written down: what
+// is left out reads as the zero Tier, and that is privileged.
+func saysTiers(text []byte) error {
+	var c struct {
+		Registry struct {
+			Agents []map[string]any `yaml:"agents"`
+		} `yaml:"registry"`
+	}
+	if yaml.Load(text, &c) != nil {
+		return nil // and loadYAML says why
+	}
+	for _, a := range c.Registry.Agents {
+		if a["highest_tier"] == nil {
+			return fmt.Errorf("agent %q needs a highest_tier: read-only, bounded-write or privileged", a["id"])
+		}
+	}
+	return nil
 }
 
 // loadYAML reads a text strictly: a key that is not known is an error, as is
