@@ -12,11 +12,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/ledger"
 )
 
@@ -104,13 +107,15 @@ func (b *Book) Open(ctx context.Context, t writ.Task) (Held, error) {
 }
 
 // OfKey gives the task that key is bound to. A key without one gets a task
-// that nobody attends: the agent's own purpose, read-only, short, counted.
+// that nobody attends: the agent's own purpose, read-only, short, counted. One
+// that was ended stays its key's until it would have been over: who ended it
+// did not mean another one.
 func (b *Book) OfKey(ctx context.Context, c writ.Caller, environment string) (Held, error) {
 	bound, _, err := b.bound(ctx, c.Key)
 	if err != nil {
 		return Held{}, err
 	}
-	if bound != nil && (bound.Task.State != writ.Ended && b.Now().UnixMilli() < bound.Task.Expires || !bound.Task.Unattended) {
+	if bound != nil && (!bound.Task.Unattended || b.Now().UnixMilli() < bound.Task.Expires) {
 		return *bound, nil
 	}
 	h, err := b.Open(ctx, writ.Task{
@@ -224,6 +229,16 @@ func held(t writ.Task, at int64) Held {
 	return Held{Task: t, Reads: []ledger.Expect{{Kind: KindTask, Key: string(t.ID), At: at}}}
 }
 
+// toolPattern is what writ.ToolName.In could match. A budget for anything else
+// would never be spent.
+var toolPattern = regexp.MustCompile(`^(\*|[a-z0-9-]+\.(\*|[^*]+))$`)
+
+// number says whether a bound is one, if it is set.
+func number(s string) bool {
+	_, ok := canon.Compare(s, s)
+	return ok || s == ""
+}
+
 func check(t *writ.Task) error {
 	switch {
 	case t.Agent == "" || t.Key == "":
@@ -235,7 +250,20 @@ func check(t *writ.Task) error {
 	case len(t.Grant) > maxGrant || len(t.Budgets) > maxBudgets:
 		return fmt.Errorf("a task holds at most %d permissions and %d budgets", maxGrant, maxBudgets)
 	}
+	for _, p := range t.Grant {
+		if !toolPattern.MatchString(string(p.Tool)) {
+			return fmt.Errorf("a permission is for upstream.tool, upstream.* or *, not for %.80q", p.Tool)
+		}
+		for _, b := range p.Bounds {
+			if !strings.HasPrefix(b.Argument, "/") || !number(b.Min) || !number(b.Max) {
+				return fmt.Errorf("a bound on %s needs the JSON Pointer of an argument, and numbers", p.Tool)
+			}
+		}
+	}
 	for i, budget := range t.Budgets {
+		if !toolPattern.MatchString(string(budget.Tool)) || budget.Sum != "" && budget.Sum[0] != '/' {
+			return fmt.Errorf("the budget %.80q would count nothing: it is for upstream.tool, upstream.* or *, and sums what a JSON Pointer names", budget.Name)
+		}
 		same := func(b writ.Budget) bool { return b.Name == budget.Name }
 		if budget.Name == "" || budget.Limit < 0 || slices.ContainsFunc(t.Budgets[:i], same) {
 			return errors.New("a budget needs a name of its own and a limit that is not negative")

@@ -164,19 +164,47 @@ func TestOpenRefusesNonsense(t *testing.T) {
 	ctx := t.Context()
 	b, _, c := open(t)
 	for name, change := range map[string]func(*writ.Task){
-		"no key":            func(w *writ.Task) { w.Key = "" },
-		"no agent":          func(w *writ.Task) { w.Agent = "" },
-		"no environment":    func(w *writ.Task) { w.Environment = "" },
-		"over already":      func(w *writ.Task) { w.Expires = c.now().UnixMilli() },
-		"a nameless budget": func(w *writ.Task) { w.Budgets = []writ.Budget{{Limit: 1}} },
-		"a negative budget": func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Limit: -1}} },
-		"two of one name":   func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Limit: 1}, {Name: "n", Limit: 9}} },
-		"a long purpose":    func(w *writ.Task) { w.Purpose.Instructions = string(make([]byte, 65<<10)) },
+		"no key":                    func(w *writ.Task) { w.Key = "" },
+		"no agent":                  func(w *writ.Task) { w.Agent = "" },
+		"no environment":            func(w *writ.Task) { w.Environment = "" },
+		"over already":              func(w *writ.Task) { w.Expires = c.now().UnixMilli() },
+		"a nameless budget":         func(w *writ.Task) { w.Budgets = []writ.Budget{{Limit: 1}} },
+		"a negative budget":         func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Limit: -1}} },
+		"two of one name":           func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Limit: 1}, {Name: "n", Limit: 9}} },
+		"a grant of no tool":        func(w *writ.Task) { w.Grant = writ.Grant{{Tool: "bank"}} },
+		"a grant of half a name":    func(w *writ.Task) { w.Grant = writ.Grant{{Tool: "bank.pay*"}} },
+		"a bound on no argument":    func(w *writ.Task) { w.Grant[0].Bounds = []writ.Bound{{Argument: "amount", Max: "5"}} },
+		"a bound that is no number": func(w *writ.Task) { w.Grant[0].Bounds = []writ.Bound{{Argument: "/amount", Max: "5 EUR"}} },
+		"a budget of no tool":       func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Limit: 1}} },
+		"a budget of half a name":   func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Tool: "bank*", Limit: 1}} },
+		"a budget of no argument":   func(w *writ.Task) { w.Budgets = []writ.Budget{{Name: "n", Tool: "*", Sum: "amount", Limit: 1}} },
+		"a long purpose":            func(w *writ.Task) { w.Purpose.Instructions = string(make([]byte, 65<<10)) },
 	} {
 		w := billing("k")
 		change(&w)
 		_, err := b.Open(ctx, w)
 		t.Run(name, func(t *testing.T) { refused(t, err, writ.InvalidRequest) })
+	}
+}
+
+// TestEndedUnattendedTaskIsNotReplaced ends a task that nobody opened: its key
+// gets the next one when that would have been over, and no sooner.
+func TestEndedUnattendedTaskIsNotReplaced(t *testing.T) {
+	ctx := t.Context()
+	b, _, c := open(t)
+	h, err := b.OfKey(ctx, caller("k1"), "production")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.End(ctx, h.Task.ID, "revoked", "omar"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.OfKey(ctx, caller("k1"), "production"); err != nil || got.Task.ID != h.Task.ID || got.Task.State != writ.Ended {
+		t.Errorf("after its task was ended, a key got %+v, %v", got.Task, err)
+	}
+	c.advance(11 * time.Minute)
+	if got, err := b.OfKey(ctx, caller("k1"), "production"); err != nil || got.Task.ID == h.Task.ID || got.Task.State != writ.Open {
+		t.Errorf("ten minutes later it got %+v, %v, want a new one", got.Task, err)
 	}
 }
 
