@@ -29,13 +29,16 @@ func TestRedactIsAnObligation(t *testing.T) {
 		"a structured list":     {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":["S3CRET"]}`)}, ""},
 		"an unknown member":     {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"name":"ada"},"also":"S3CRET"}`)}, ""},
 		"an error of the tool":  {upstream.Answer{Err: &mcp.Error{Code: -32000, Message: "S3CRET", Data: `"S3CRET"`}}, "policy withholds"},
-		"a field in no object":  {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"pay":["S3CRET"]}}`)}, `"pay":["S3CRET"]`},
+		"a field in no object":  {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"pay":"S3CRET"}}`)}, ""},
+		"a field in a list":     {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"pay":[{"iban":"S3CRET"}]}}`)}, ""},
+		"a field in a null":     {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"name":"ada","pay":null}}`)}, `{"name":"ada","pay":null}`},
+		"a field twice":         {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"name":"ada","deep":{"a":{"b":"S3CRET"}}}}`)}, ""},
 		"an element of a list?": {upstream.Answer{Body: []byte(`{"content":[],"structuredContent":{"list":["S3CRET"]}}`)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := writtest.New(t, writtest.Setup{
 				Tools:    []writtest.Tool{{Name: "crm.get", Tier: writ.ReadOnly}},
-				Policies: []policy.File{{Name: "crm.cedar", Text: []byte("@redact(\"/card /pay/iban /list/0\")\npermit (principal, action == Action::\"crm.get\", resource);")}},
+				Policies: []policy.File{{Name: "crm.cedar", Text: []byte("@redact(\"/card /pay/iban /list/0 /deep/a /deep/a/b\")\npermit (principal, action == Action::\"crm.get\", resource);")}},
 			})
 			w.Tools.Do = func(context.Context, *broker.Lease, upstream.Order) (*upstream.Answer, error) { return &x.answer, nil }
 			a := w.Agent("billing")
