@@ -27,7 +27,12 @@ func (g *Gate) Draft(files []policy.File) (*policy.Bundle, error) {
 
 // Apply validates policies and puts them in force, by an operator's act. From
 // the moment it returns no call is committed under another bundle.
-func (g *Gate) Apply(ctx context.Context, files []policy.File, by writ.UserID, with ...ledger.Change) (*policy.Bundle, error) {
+func (g *Gate) Apply(ctx context.Context, files []policy.File, by writ.UserID) (*policy.Bundle, error) {
+	return g.apply(ctx, files, by, nil)
+}
+
+// apply is Apply, if what was read is still so.
+func (g *Gate) apply(ctx context.Context, files []policy.File, by writ.UserID, reads []ledger.Expect) (*policy.Bundle, error) {
 	b, err := g.Draft(files)
 	if err != nil {
 		return nil, err
@@ -36,7 +41,7 @@ func (g *Gate) Apply(ctx context.Context, files []policy.File, by writ.UserID, w
 	if err != nil {
 		return nil, err
 	}
-	e.Changes = append(e.Changes, with...)
+	e.Expect = reads
 	if _, err := g.Ledger.Commit(ctx, e); err != nil {
 		return nil, fmt.Errorf("recording the policy bundle: %w", err)
 	}
@@ -54,22 +59,30 @@ func (g *Gate) InForce(ctx context.Context) (*policy.Bundle, error) {
 }
 
 // Review records an operator's reviews of tools, and validates the policies in
-// force anew, against the tools as they are now.
+// force anew, against the tools as they are now. It brings none back that an
+// operator replaces meanwhile.
 func (g *Gate) Review(ctx context.Context, by writ.UserID, reviews map[writ.ToolName]registry.Review) error {
 	if err := g.Catalog.Accept(ctx, by, reviews); err != nil {
 		return err
 	}
-	b, err := g.InForce(ctx)
-	if err != nil || b == nil {
-		return err
-	}
-	var files []policy.File
-	for _, f := range b.Files() {
-		if strings.HasSuffix(f.Name, ".cedar") {
-			files = append(files, f)
+	var err error
+	for range attempts {
+		a := new(attempt)
+		var b *policy.Bundle
+		if b, err = g.bundle(ctx, a); err != nil || b.Digest() == "" {
+			return err
+		}
+		var files []policy.File
+		for _, f := range b.Files() {
+			if strings.HasSuffix(f.Name, ".cedar") {
+				files = append(files, f)
+			}
+		}
+		if _, err = g.apply(ctx, files, by, a.reads); !errors.Is(err, ledger.ErrConflict) {
+			break
 		}
 	}
-	if _, err := g.Apply(ctx, files, by); err != nil {
+	if err != nil {
 		return errors.Join(errors.New("the reviews are recorded, and the policies in force do not fit the tools any more: the tools stay denied until policies are applied that do"), err)
 	}
 	return nil

@@ -94,8 +94,11 @@ func (g *Gate) List(ctx context.Context, r *Request) ([]*registry.Entry, *identi
 		return nil, who, err
 	}
 	t := &held.Task
-	if t.State != writ.Open || g.Ledger.Time() >= t.Expires {
+	if t.State != writ.Open || g.Ledger.Time() >= t.Expires || who.Task != "" && who.Task != t.ID {
 		return nil, who, writ.Refuse(writ.OutsideTask, "the task is not open any more", nil)
+	}
+	if t.Agent != agent.ID {
+		return nil, who, writ.Refuse(writ.OutsideTask, "the task is somebody else's", nil)
 	}
 	var tools []*registry.Entry
 	for _, entry := range g.Catalog.Entries("") {
