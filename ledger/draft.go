@@ -19,6 +19,7 @@ type draft struct {
 	base    map[rowKey]*Row      // rows as they were
 	broken  map[rowKey]error     // rows that do not open
 	over    map[rowKey]*Row      // rows as they will be
+	fresh   map[rowKey]bool      // rows that are taken to be absent, and were not looked for
 	intents map[writ.CallID]bool // calls that have an intent
 	swept   int64
 	also    []note.Signer // sign the checkpoint too
@@ -28,52 +29,62 @@ type draft struct {
 func newDraft(l *Ledger) *draft {
 	return &draft{
 		l: l, edge: l.writer.edge, time: l.Time(), swept: l.writer.swept,
-		base: map[rowKey]*Row{}, broken: map[rowKey]error{}, over: map[rowKey]*Row{}, intents: map[writ.CallID]bool{},
+		base: map[rowKey]*Row{}, broken: map[rowKey]error{}, over: map[rowKey]*Row{},
+		fresh: map[rowKey]bool{}, intents: map[writ.CallID]bool{},
 	}
 }
 
 // sweepEvery is how often rows whose time is over are looked for.
 const sweepEvery = 1000 // milliseconds
 
-// load reads what the batch names: rows that the cache does not know, and
-// intents that the log has already.
-func (d *draft) load(ctx context.Context, v View, batch []*request) error {
+// load reads what the batch names: rows that the cache does not know. Rows that
+// are to exist once, and intents, are taken not to be there, unless it is told
+// to look.
+func (d *draft) load(ctx context.Context, v View, batch []*request, look bool) error {
 	var missing []rowKey
 	var intents []Filter
-	want := func(kind, key string) {
+	want := func(kind, key string, once bool) {
 		k := rowKey{kind, key}
-		if d.base[k] != nil {
+		if d.base[k] != nil && (once || !d.fresh[k]) {
 			return
 		}
-		if d.base[k] = d.l.cache.get(k); d.base[k] == nil {
-			d.base[k] = absent(k)
-			missing = append(missing, k)
+		delete(d.fresh, k)
+		if d.base[k] = d.l.cache.get(k); d.base[k] != nil {
+			return
 		}
+		d.base[k] = absent(k)
+		if once && !look {
+			d.fresh[k] = true
+			return
+		}
+		missing = append(missing, k)
 	}
 	for _, r := range batch {
 		for _, p := range r.pending {
 			for _, x := range p.entry.Expect {
-				want(x.Kind, x.Key)
+				want(x.Kind, x.Key, false)
 			}
 			for i := range p.entry.Changes {
-				want(p.entry.Changes[i].Kind, p.entry.Changes[i].Key)
+				c := &p.entry.Changes[i]
+				want(c.Kind, c.Key, c.Op == Once)
 			}
 			for _, e := range p.erase {
 				for i := range e.changes {
-					want(e.changes[i].Kind, e.changes[i].Key)
+					want(e.changes[i].Kind, e.changes[i].Key, false)
 				}
 			}
 			switch p.leaf.Type {
 			case TypeIntent:
-				intents = append(intents, Filter{Call: p.leaf.Call, Type: TypeIntent})
+				if look {
+					intents = append(intents, Filter{Call: p.leaf.Call, Type: TypeIntent})
+				}
+				// What has no intent yet is not open, and need not be asked for.
+				if k := (rowKey{kindOpen, string(p.leaf.Call)}); d.base[k] == nil {
+					d.base[k], d.fresh[k] = absent(k), !look
+				}
 			case TypeOutcome:
-				want(kindOpen, string(p.leaf.Call))
+				want(kindOpen, string(p.leaf.Call), false)
 			}
-		}
-	}
-	for _, f := range intents { // what has no intent yet is not open, and need not be asked for
-		if k := (rowKey{kindOpen, string(f.Call)}); d.base[k] == nil {
-			d.base[k] = absent(k)
 		}
 	}
 	at := d.l.cache.at()
@@ -201,6 +212,9 @@ func (t *trial) record(p *pending, index int64) (Record, error) {
 			leaf.Parts[partChanges] = changes.Digest()
 		}
 		if len(leaf.Parts) != 0 {
+			if p.payload.spent { // by a batch that failed
+				p.payload = t.l.vault.newPayload(p.entry.Parts)
+			}
 			sealed, wrapped = p.payload.seal(changes), p.payload.wrapped
 		}
 	}
@@ -249,9 +263,12 @@ func (d *draft) finish() error {
 	}
 	d.batch.First, d.batch.Last, d.batch.Note = d.batch.Records[0].Index, d.edge.size-1, note
 	for k, r := range d.over {
-		if r.At == Absent {
+		switch {
+		case r.At == Absent:
 			d.batch.Delete = append(d.batch.Delete, k)
-		} else {
+		case d.fresh[k]:
+			d.batch.New = append(d.batch.New, d.l.vault.sealRow(r))
+		default:
 			d.batch.Put = append(d.batch.Put, d.l.vault.sealRow(r))
 		}
 	}

@@ -74,7 +74,7 @@ func (l *Ledger) Rotate(ctx context.Context, e *Entry, to ed25519.PrivateKey) (R
 		err := l.write(ctx, func(d *draft, v View) error {
 			d.also = []note.Signer{next}
 			all := []*pending{p}
-			err := d.load(ctx, v, []*request{{pending: all}})
+			err := d.load(ctx, v, []*request{{pending: all}}, true)
 			if err == nil {
 				receipts, err = d.take(all)
 			}

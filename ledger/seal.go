@@ -185,6 +185,7 @@ type payload struct {
 	key     cipher.AEAD
 	wrapped []byte
 	stored  []byte // the length of the content as a uvarint, and the content, sealed
+	spent   bool   // its changes were sealed
 }
 
 var (
@@ -223,8 +224,10 @@ func (p *payload) appendSealed(b []byte, parts []Part, nonce, about []byte) []by
 	return p.key.Seal(b[:start], nonce, b[start:], about)
 }
 
-// seal is the payload as it is stored. What it gave before is no longer valid.
+// seal is the payload as it is stored. It is asked once: another text under the
+// same nonce would give both away.
 func (p *payload) seal(changes *Part) []byte {
+	p.spent = true
 	if changes == nil {
 		return p.stored
 	}

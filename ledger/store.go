@@ -10,6 +10,7 @@ import (
 var (
 	ErrFull        = errors.New("the store is full")                    // nothing was written; the store still works, and has a reserve
 	ErrUnavailable = errors.New("the store is unavailable")             // nothing was written; try again
+	ErrExists      = errors.New("what was new is there already")        // nothing was written: a Row of New, or the intent or outcome of a call
 	ErrUnknown     = errors.New("the outcome of the commit is unknown") // it may have been written
 	ErrFatal       = errors.New("the store has failed")                 // what is durable is no longer known: stop
 )
@@ -68,6 +69,7 @@ type Batch struct {
 	Note        []byte // the signed checkpoint of the tree of Last+1 records
 
 	Records []Record    // to insert
+	New     []Row       // to insert; there are none of these names
 	Put     []Row       // to insert or replace
 	Delete  [][2]string // to delete, if they are there
 	Erase   []int64     // records whose Wrapped becomes nil, overwritten where it was stored

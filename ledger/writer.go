@@ -215,11 +215,22 @@ func (r *request) answer(err error) {
 // commit makes one transaction of a batch. Each commit is checked against the
 // state as those before it left it; one that is refused writes nothing, and
 // the others go on.
+//
+// What is to exist once is not looked for first: a store that finds it there
+// has written nothing, and only then it is found out what whose was.
 func (l *Ledger) commit(batch []*request, reserve bool) error {
+	err := l.attempt(batch, reserve, false)
+	if errors.Is(err, ErrExists) {
+		err = l.attempt(batch, reserve, true)
+	}
+	return err
+}
+
+func (l *Ledger) attempt(batch []*request, reserve, look bool) error {
 	ctx := context.Background()
 	return l.write(ctx, func(d *draft, v View) error {
 		d.batch.Reserve = reserve
-		if err := d.load(ctx, v, batch); err != nil {
+		if err := d.load(ctx, v, batch, look); err != nil {
 			return err
 		}
 		for _, r := range batch {

@@ -169,3 +169,89 @@ func erasureFaults(t *testing.T, d Database) {
 	l = start(t, d, ledger.Config{})
 	erased(true)
 }
+
+// everyUpdate fails each update of a workload in turn, before it is made and
+// after, and has it answered in every way. Whoever is told that a call is on
+// record finds it there; what failed is there once, or not at all; and what
+// was counted is what is there.
+func everyUpdate(t *testing.T, fresh func(t *testing.T) Database) {
+	const calls, updates = 4, 14
+	for _, c := range []struct {
+		name   string
+		before bool
+		err    error
+		n      []int64 // besides the update itself
+	}{
+		{"before/unavailable", true, ledger.ErrUnavailable, nil},
+		{"before/unknown", true, ledger.ErrUnknown, nil},
+		{"before/fatal", true, ledger.ErrFatal, nil},
+		{"after/unknown", false, ledger.ErrUnknown, nil},
+		{"after/unknown twice", false, ledger.ErrUnknown, []int64{1}},
+		{"after/fatal", false, ledger.ErrFatal, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for at := range int64(updates) {
+				d := fresh(t)
+				l, f := faulty(t, d)
+				base := f.n.Load()
+				fail := func(n int64) error {
+					if n -= base + 1; n == at || len(c.n) != 0 && n == at+c.n[0] {
+						return c.err
+					}
+					return nil
+				}
+				if c.before {
+					f.Before = fail
+				} else {
+					f.After = fail
+				}
+				made := workload(t, l, calls)
+				f.Before, f.After = nil, nil
+				mustClose(t, l)
+				account(t, start(t, d, ledger.Config{}), made)
+			}
+		})
+	}
+}
+
+// workload makes calls and erases the first; it gives what it was told.
+func workload(t *testing.T, l *ledger.Ledger, calls int) map[writ.CallID]bool {
+	t.Helper()
+	made := map[writ.CallID]bool{}
+	for i := range calls {
+		call := newCall()
+		in := intent(call)
+		in.Changes = []ledger.Change{{Op: ledger.Add, Kind: "budget", Key: "b", Delta: 1, Limit: 100}, {Op: ledger.Once, Kind: "cap", Key: string(call)}}
+		rs, err := l.Commit(t.Context(), in)
+		made[call] = err == nil
+		if err != nil {
+			continue
+		}
+		if _, err := l.Commit(t.Context(), outcome(call)); err != nil || i != 0 {
+			continue
+		}
+		l.Erase(t.Context(), eraseEntry(), rs[0].Index())
+	}
+	return made
+}
+
+// account holds what is on record against what was told.
+func account(t *testing.T, l *ledger.Ledger, made map[writ.CallID]bool) {
+	t.Helper()
+	verifyAll(t, l)
+	total := int64(0)
+	for call, told := range made {
+		rs, err := l.Records(t.Context(), ledger.Filter{Call: call, Type: ledger.TypeIntent})
+		if err != nil || len(rs) > 1 || told && len(rs) == 0 {
+			t.Errorf("call %s was acknowledged: %v; it has %d intents, %v", call, told, len(rs), err)
+		}
+		total += int64(len(rs))
+		if _, used, err := l.Get(t.Context(), "cap", string(call)); err != nil || used != (len(rs) == 1) {
+			t.Errorf("call %s has %d intents, and its capability is used: %v, %v", call, len(rs), used, err)
+		}
+	}
+	if _, n := value(t, l, "budget", "b"); n != total {
+		t.Errorf("the budget counts %d calls of %d", n, total)
+	}
+}

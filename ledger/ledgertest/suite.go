@@ -65,6 +65,7 @@ func Suite(t *testing.T, fresh func(t *testing.T) Database) {
 			c.run(t, fresh(t))
 		})
 	}
+	t.Run("TestF08EveryUpdateFails", func(t *testing.T) { everyUpdate(t, fresh) })
 	t.Run("TestH93TamperingIsDetected", func(t *testing.T) { tampering(t, fresh) })
 }
 

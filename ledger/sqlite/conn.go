@@ -159,6 +159,8 @@ func classify(err error, s stage) error {
 	switch code := e.Code(); {
 	case code&0xff == lib.SQLITE_FULL, code == lib.SQLITE_IOERR_SHMSIZE && s == before:
 		kind = ledger.ErrFull
+	case code == lib.SQLITE_CONSTRAINT_PRIMARYKEY, code == lib.SQLITE_CONSTRAINT_UNIQUE:
+		kind = ledger.ErrExists
 	case code&0xff == lib.SQLITE_CORRUPT, code&0xff == lib.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w: %w", ledger.ErrFatal, ledger.ErrDamaged, err)
 	case code == lib.SQLITE_IOERR_FSYNC, code == lib.SQLITE_IOERR_DIR_FSYNC:

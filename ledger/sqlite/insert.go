@@ -20,9 +20,16 @@ func (s *Store) insert(b *ledger.Batch) error {
 		}
 		s.wal += 1 + len(r.Sealed)/pageSize
 	}
-	s.wal += 2 + (len(b.Put)+len(b.Delete))/4
+	s.wal += 2 + (len(b.New)+len(b.Put)+len(b.Delete))/4
 	if b.Reset {
 		if err := c.exec("DELETE FROM state"); err != nil {
+			return err
+		}
+	}
+	for i := range b.New {
+		r := &b.New[i]
+		err := c.exec("INSERT INTO state (kind, key, at, until, sealed) VALUES (?, ?, ?, ?, ?)", r.Kind, r.Key, r.At, r.Until, r.Value)
+		if err != nil {
 			return err
 		}
 	}
