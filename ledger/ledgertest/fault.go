@@ -42,12 +42,14 @@ func unknown(t *testing.T, d Database) {
 	}
 	f.After = nil
 
-	f.Before = f.next(ledger.ErrUnknown)
 	other := newCall()
-	if _, err := l.Commit(t.Context(), intent(other)); !errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrUnknown) {
-		t.Fatalf("a commit that was lost: %v", err)
+	for _, at := range []*func(int64) error{&f.Before, &f.During} {
+		*at = f.next(ledger.ErrUnknown)
+		if _, err := l.Commit(t.Context(), intent(other)); !errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrUnknown) {
+			t.Fatalf("a commit that was lost: %v", err)
+		}
+		*at = nil
 	}
-	f.Before = nil
 	if got := size(t, l); got != n+1 {
 		t.Errorf("%d records, want %d", got, n+1)
 	}
@@ -176,18 +178,22 @@ func erasureFaults(t *testing.T, d Database) {
 // was counted is what is there.
 func everyUpdate(t *testing.T, fresh func(t *testing.T) Database) {
 	const calls, updates = 4, 14
+	before, during, after := func(f *Faults) *func(int64) error { return &f.Before },
+		func(f *Faults) *func(int64) error { return &f.During }, func(f *Faults) *func(int64) error { return &f.After }
 	for _, c := range []struct {
-		name   string
-		before bool
-		err    error
-		n      []int64 // besides the update itself
+		name string
+		when func(*Faults) *func(int64) error
+		err  error
+		n    []int64 // besides the update itself
 	}{
-		{"before/unavailable", true, ledger.ErrUnavailable, nil},
-		{"before/unknown", true, ledger.ErrUnknown, nil},
-		{"before/fatal", true, ledger.ErrFatal, nil},
-		{"after/unknown", false, ledger.ErrUnknown, nil},
-		{"after/unknown twice", false, ledger.ErrUnknown, []int64{1}},
-		{"after/fatal", false, ledger.ErrFatal, nil},
+		{"before/unavailable", before, ledger.ErrUnavailable, nil},
+		{"before/unknown", before, ledger.ErrUnknown, nil},
+		{"before/fatal", before, ledger.ErrFatal, nil},
+		{"during/unavailable", during, ledger.ErrUnavailable, nil},
+		{"during/unknown", during, ledger.ErrUnknown, nil},
+		{"after/unknown", after, ledger.ErrUnknown, nil},
+		{"after/unknown twice", after, ledger.ErrUnknown, []int64{1}},
+		{"after/fatal", after, ledger.ErrFatal, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -201,13 +207,9 @@ func everyUpdate(t *testing.T, fresh func(t *testing.T) Database) {
 					}
 					return nil
 				}
-				if c.before {
-					f.Before = fail
-				} else {
-					f.After = fail
-				}
+				*c.when(f) = fail
 				made := workload(t, l, calls)
-				f.Before, f.After = nil, nil
+				*c.when(f) = nil
 				mustClose(t, l)
 				account(t, start(t, d, ledger.Config{}), made)
 			}

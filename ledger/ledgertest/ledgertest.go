@@ -63,11 +63,11 @@ func Trust(l *ledger.Ledger) ledger.Trust {
 // would have them fail.
 type Faults struct {
 	ledger.Store
-	// Before and After, if set, are called with the number of the update,
-	// from 1. An error of Before fails it before anything is written; an error
-	// of After fails it when everything is durable, which a store may only
-	// call ErrUnknown or ErrFatal.
-	Before, After func(n int64) error
+	// Before, During and After, if set, are called with the number of the
+	// update, from 1, and an error of theirs fails it: before it is begun; when
+	// it is known what is to be written, and nothing is; when everything is
+	// durable, which a store may only call ErrUnknown or ErrFatal.
+	Before, During, After func(n int64) error
 	// Full is a full disk: only batches that may use the reserve are written.
 	Full atomic.Bool
 
@@ -86,6 +86,9 @@ func (f *Faults) Update(ctx context.Context, fn func(ledger.View) (*ledger.Batch
 		b, err := fn(v)
 		if b != nil && !b.Reserve && f.Full.Load() {
 			return nil, ledger.ErrFull
+		}
+		if err == nil && b != nil && f.During != nil {
+			err = f.During(n)
 		}
 		return b, err
 	})
