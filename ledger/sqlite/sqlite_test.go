@@ -36,6 +36,11 @@ func everything(dir string) (all []byte, err error) {
 	return all, err
 }
 
+// another is another byte than that at a place of a column.
+func another(column, at string) string {
+	return "CASE substr(" + column + ", " + at + ", 1) WHEN x'a5' THEN x'5a' ELSE x'a5' END"
+}
+
 // tamper lists what can be done to each table: each of its columns changed in
 // one row, a row deleted, two rows swapped, a value of another row put in.
 func tamper(t *testing.T, path string) map[string]func() error {
@@ -75,12 +80,12 @@ func tamper(t *testing.T, path string) map[string]func() error {
 		row := map[string]string{"record": "idx = 3", "batch": "last = 4", "state": "kind = 'budget' AND key = 'b1'"}[table]
 		other := map[string]string{"record": "idx = 4", "batch": "last = 6", "state": "kind = 'cap'"}[table]
 		change := map[string]string{
-			"INTEGER": column + " + 1000000", "TEXT": "'changed'", "BLOB": "CAST(substr(" + column + ", 1, length(" + column + ") - 1) || x'a5' AS BLOB)",
+			"INTEGER": column + " + 1000000", "TEXT": "'changed'", "BLOB": "CAST(substr(" + column + ", 1, length(" + column + ") - 1) || " + another(column, "-1") + " AS BLOB)",
 		}[typ]
 		name := table + "." + column
 		do("change "+name, fmt.Sprintf("UPDATE %s SET %s = %s WHERE %s", table, column, change, row))
 		if typ == "BLOB" {
-			do("first byte of "+name, fmt.Sprintf("UPDATE %[1]s SET %[2]s = CAST(x'a5' || substr(%[2]s, 2) AS BLOB) WHERE %[3]s", table, column, row))
+			do("first byte of "+name, fmt.Sprintf("UPDATE %[1]s SET %[2]s = CAST(%[4]s || substr(%[2]s, 2) AS BLOB) WHERE %[3]s", table, column, row, another(column, "1")))
 			do("shorten "+name, fmt.Sprintf("UPDATE %[1]s SET %[2]s = substr(%[2]s, 1, length(%[2]s) - 1) WHERE %[3]s", table, column, row))
 			do("lengthen "+name, fmt.Sprintf("UPDATE %[1]s SET %[2]s = CAST(%[2]s || x'00' AS BLOB) WHERE %[3]s", table, column, row))
 			do("empty "+name, fmt.Sprintf("UPDATE %s SET %s = x'' WHERE %s", table, column, row))
