@@ -327,3 +327,101 @@ func TestV1OpensForever(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestF19OpenVerifiesTheEnd changes the end of the log: that is seen at once.
+func TestF19OpenVerifiesTheEnd(t *testing.T) {
+	for _, sql := range []string{
+		"UPDATE batch SET hashes = zeroblob(length(hashes)) WHERE last = (SELECT max(last) FROM batch)",
+		"UPDATE batch SET note = (SELECT note FROM batch WHERE last = 4) WHERE last = (SELECT max(last) FROM batch)",
+		"DELETE FROM batch WHERE last = (SELECT max(last) FROM batch)",
+		"UPDATE batch SET hashes = zeroblob(length(hashes)) WHERE last = 2",
+		"UPDATE record SET leaf = (SELECT leaf FROM record WHERE idx = 3) WHERE idx = (SELECT max(idx) FROM record)",
+		"DELETE FROM record WHERE idx = (SELECT max(idx) FROM record)",
+		"DELETE FROM record WHERE idx = 3",
+		"DELETE FROM record WHERE idx = 0",
+		"UPDATE record SET sealed = x'00' WHERE idx = 3",
+		"UPDATE record SET wrapped = NULL WHERE idx = 3",
+	} {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		s, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := ledger.Open(t.Context(), s, config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			_, in, end := call(10)
+			if _, err := l.Commit(t.Context(), in, end); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.write.once(sql); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Open(path); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := ledger.Open(t.Context(), s, config()); err == nil {
+			t.Errorf("opened after %s", sql)
+			l.Close()
+		} else if s.Close(); sql[:18] != "DELETE FROM record" && !errors.Is(err, ledger.ErrDamaged) {
+			t.Errorf("after %s: %v", sql, err)
+		}
+	}
+}
+
+// TestReplacedRowsAreNotLeftBehind changes rows of all sizes over and over:
+// what they were is nowhere in the file, wherever SQLite moved them.
+func TestReplacedRowsAreNotLeftBehind(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Open(t.Context(), s, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var gone [][]byte
+	for i := range 400 / slower {
+		c := ledger.Change{Op: ledger.Put, Kind: "task", Key: fmt.Sprint("task_", rnd.IntN(60)), Value: make([]byte, rnd.IntN(3000))}
+		if i%5 == 0 {
+			c.Op, c.Value = ledger.Delete, nil
+		}
+		err := s.View(t.Context(), func(v ledger.View) error {
+			rows, err := v.Rows(t.Context(), [2]string{c.Kind, c.Key})
+			for _, r := range rows {
+				gone = append(gone, r.Value[len(r.Value)/2:])
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Commit(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin}, Changes: []ledger.Change{c}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for _, g := range gone {
+		if bytes.Contains(b, g) {
+			left++
+		}
+	}
+	if left != 0 || len(gone) < 20 {
+		t.Errorf("of %d rows that were, %d are left", len(gone), left)
+	}
+}
