@@ -61,6 +61,16 @@ func NewID[T madeID](now time.Time) T {
 	return T(prefixOf[T]() + crockford.EncodeToString(u[:]))
 }
 
+// FirstID sorts before every identifier that is made at the given time or
+// later, and after every one that was made before. It names nothing.
+func FirstID[T madeID](at time.Time) T {
+	var u [16]byte
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(max(0, at.UnixMilli())))
+	copy(u[:6], ms[2:])
+	return T(prefixOf[T]() + crockford.EncodeToString(u[:]))
+}
+
 // ParseID checks that s is an identifier of this kind. It says nothing about
 // whether what it names exists.
 func ParseID[T madeID](s string) (T, error) {

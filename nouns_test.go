@@ -50,11 +50,16 @@ func TestAgentsWordIsNoPrompt(t *testing.T) {
 func TestIDs(t *testing.T) {
 	now := time.UnixMilli(1_764_000_000_000)
 	var ids []string
+	var last writ.CallID
 	for i := range 50 {
 		id := writ.NewID[writ.CallID](now.Add(time.Duration(i) * time.Millisecond))
 		if got, err := writ.ParseID[writ.CallID](string(id)); err != nil || got != id {
 			t.Errorf("ParseID(%q) = %q, %v", id, got, err)
 		}
+		if first := writ.FirstID[writ.CallID](now.Add(time.Duration(i) * time.Millisecond)); first > id || i > 0 && first <= last {
+			t.Errorf("FirstID = %q is not between %q and %q", first, last, id)
+		}
+		last = id
 		if _, err := writ.ParseID[writ.TaskID](string(id)); err == nil {
 			t.Errorf("ParseID took %q for a task", id)
 		}

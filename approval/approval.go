@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/writgate/writ"
@@ -161,10 +162,11 @@ func (b *Book) Void(ctx context.Context, task writ.TaskID) error {
 	return nil
 }
 
-// List gives the requests that wait for an answer.
+// List gives the requests that wait for an answer. None waits for longer than
+// its life, so that the older ones, which are never deleted, are not read.
 func (b *Book) List(ctx context.Context) ([]*Request, error) {
 	var waiting []*Request
-	for from := ""; ; {
+	for from := string(writ.FirstID[writ.ApprovalID](b.Now().Add(-life))); ; {
 		rows, err := b.Ledger.Scan(ctx, KindApproval, from, 256)
 		if err != nil {
 			return nil, fmt.Errorf("listing approvals: %w", err)
@@ -328,9 +330,12 @@ func (r *Request) Use() ([]ledger.Expect, ledger.Change, error) {
 }
 
 // reviews says whether by stands apart from the action: not the user it is
-// for, nor the owner of the agent that asks.
+// for, nor the owner of the agent that asks. Files and tokens may spell a
+// person in other letters.
 func reviews(q *writ.Query, by writ.UserID) bool {
-	return by != q.Caller.User && by != q.Task.User && by != q.Agent.Owner
+	return !slices.ContainsFunc([]writ.UserID{q.Caller.User, q.Task.User, q.Agent.Owner}, func(u writ.UserID) bool {
+		return strings.EqualFold(string(u), string(by))
+	})
 }
 
 func (b *Book) mark(task writ.TaskID, action writ.Digest) string {

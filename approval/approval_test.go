@@ -3,6 +3,7 @@ package approval_test
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -165,6 +166,7 @@ func TestH36WhoMayApprove(t *testing.T) {
 		"its delegator's key": {approval.Answer{By: "omar", Key: "parent-key", Yes: true}, writ.SelfApproval},
 		"the user":            {yes("lena"), writ.SelfApproval},
 		"the agent's owner":   {yes("maya"), writ.SelfApproval},
+		"in other letters":    {yes("Maya"), writ.SelfApproval},
 		"nobody":              {approval.Answer{Key: "k", Yes: true}, writ.NotEntitled},
 		"no key":              {approval.Answer{By: "omar", Yes: true}, writ.NotEntitled},
 	} {
@@ -176,6 +178,45 @@ func TestH36WhoMayApprove(t *testing.T) {
 	r = ask(t, b, q, writ.UserConfirmed)
 	if got, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("lena")); err != nil || got.Assurance() != writ.UserConfirmed {
 		t.Errorf("the user's confirmation = %+v, %v", got, err)
+	}
+}
+
+// TestListGivesWhatWaits lists requests until their time is over, answered
+// ones aside, to the millisecond.
+func TestListGivesWhatWaits(t *testing.T) {
+	ctx := t.Context()
+	b, c := open(t)
+	q := payment(c)
+	first := ask(t, b, q, writ.OneReviewer)
+	c.advance(time.Minute)
+	q.Action.Arguments = `{"amount":5,"to":"acme"}`
+	second := ask(t, b, q, writ.OneReviewer)
+	q.Action.Arguments = `{"amount":6,"to":"acme"}`
+	answered := ask(t, b, q, writ.OneReviewer)
+	if _, err := b.Answer(ctx, answered.ID, q.Action.Digest(), yes("omar")); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		pass time.Duration
+		want []writ.ApprovalID
+	}{
+		{0, []writ.ApprovalID{first.ID, second.ID}},
+		{14*time.Minute - time.Millisecond, []writ.ApprovalID{first.ID, second.ID}},
+		{time.Millisecond, []writ.ApprovalID{second.ID}},
+		{time.Minute, nil},
+	} {
+		c.advance(x.pass)
+		waiting, err := b.List(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []writ.ApprovalID
+		for _, r := range waiting {
+			got = append(got, r.ID)
+		}
+		if !slices.Equal(got, x.want) {
+			t.Errorf("at %v: %v wait, want %v", c.now(), got, x.want)
+		}
 	}
 }
 
