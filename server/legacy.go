@@ -19,6 +19,9 @@ import (
 // back later is told 404 and begins a new one.
 const sessionIdle = time.Hour
 
+// maxCapabilities bounds what a session keeps of what its client declared.
+const maxCapabilities = 16 << 10
+
 // A session is what the legacy wire remembers between requests: what a client
 // declared when it began, what it has under way, and what it was asked. It is
 // no proof of anything: every request in it proves its sender, who must hold
@@ -143,8 +146,8 @@ func (x *exchange) initialize() error {
 	p := x.req.Params
 	version, ok := p.Get("protocolVersion").Str()
 	capabilities := p.Get("capabilities")
-	if !ok || capabilities.Kind() != canon.Object {
-		return &mcp.Error{Code: mcp.CodeInvalidParams, HTTP: http.StatusBadRequest, Message: "initialize needs protocolVersion and capabilities"}
+	if !ok || capabilities.Kind() != canon.Object || len(capabilities.JSON()) > maxCapabilities {
+		return &mcp.Error{Code: mcp.CodeInvalidParams, HTTP: http.StatusBadRequest, Message: "initialize needs protocolVersion and capabilities, of at most 16 KiB"}
 	}
 	if version >= mcp.Modern || !slices.Contains(x.m.config.Versions, version) {
 		version = x.m.newestLegacy()

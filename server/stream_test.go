@@ -501,3 +501,18 @@ func text(s string) writ.JSON {
 	}
 	return j[len(`{"t":`) : len(j)-1]
 }
+
+// TestH70SessionsKeepLittle declares a megabyte of capabilities in a session,
+// which would be kept for an hour.
+func TestH70SessionsKeepLittle(t *testing.T) {
+	d := open(t, writtest.Setup{}, nil)
+	p := d.agent("files.*")
+	for size, want := range map[int]int{8 << 10: http.StatusOK, 900 << 10: http.StatusBadRequest} {
+		capabilities := `{"experimental":{"x":"` + strings.Repeat("x", size) + `"}}`
+		a := p.do("POST", "/mcp", http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}},
+			`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":`+capabilities+`,"clientInfo":{"name":"x","version":"1"}}}`)
+		if a.status != want {
+			t.Errorf("capabilities of %d bytes: %d %.200s, want %d", size, a.status, a.body, want)
+		}
+	}
+}
