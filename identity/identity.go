@@ -167,6 +167,7 @@ func (v *Verifier) now() time.Time {
 // rescue turns a panic into a refusal: whoever could not be checked is nobody.
 func rescue(err *error) {
 	if r := recover(); r != nil {
-		*err = writ.Refuse(writ.IdentityUnavailable, "identity cannot be checked now: try again", fmt.Errorf("panic: %v", r))
+		// What it panicked with may hold a token.
+		*err = writ.Refuse(writ.IdentityUnavailable, "identity cannot be checked now: try again", fmt.Errorf("panic with a %T", r))
 	}
 }

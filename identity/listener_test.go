@@ -224,6 +224,9 @@ func TestH10Unavailable(t *testing.T) {
 	}
 	g.Now = func() (zero time.Time) { return zero }
 	g.refuses(t, "a clock that stands at the beginning", identity.Evidence{Chain: []*x509.Certificate{cert}}, writ.BadSVID)
-	g.Now = func() time.Time { panic("clock") }
+	g.Now = func() time.Time { panic("s3cr3t") }
+	if _, err := g.Verify(context.Background(), identity.Evidence{Chain: []*x509.Certificate{cert}}); strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("H63: what was panicked with is told: %v", err)
+	}
 	g.refuses(t, "a clock that panics", identity.Evidence{Chain: []*x509.Certificate{cert}}, writ.IdentityUnavailable)
 }

@@ -138,7 +138,7 @@ type spent struct {
 func (x *exchange) serve() (granted string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			granted, err = "", unavailable("tokens cannot be issued now: try again", fmt.Errorf("panic: %v", r))
+			granted, err = "", unavailable("tokens cannot be issued now: try again", fmt.Errorf("panic with a %T", r)) // it may hold an assertion
 		}
 	}()
 	if err := x.read(); err != nil {
