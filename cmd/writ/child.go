@@ -15,18 +15,23 @@ import (
 
 // credential matches the names of variables that hold what an agent should
 // not have: with Writ it needs none.
-var credential = regexp.MustCompile(`(?i)(^|_)(token|secret|password|passwd|pass|pwd|api_?key|access_?key|private_?key|credentials?|dsn|auth)(_|$)|` +
+var credential = regexp.MustCompile(`(?i)(^|_)(token|secret|pass|api_?key|(access|private|signing|encryption|session|master)_?key|credentials?|dsn|auth|cookies?|webhook|askpass|bindpw|pat|jwt|bearer)(_|$)|` +
+	`(password|passwd|passphrase|passfile|pwd)(_|$)|` +
 	`^(aws|azure|arm|gcp|google|github|gh|gitlab|stripe|slack|openai|anthropic|vault|consul|nomad|npm|pypi|docker|kube|pg|mysql|redis|mongo)[a-z0-9]*_|` +
-	`(database|redis|mongo|amqp|postgres|mysql)[a-z_]*_?(url|uri)$|^(kubeconfig|ssh_auth_sock|ssh_agent_pid|gpg_agent_info|netrc|sshpass)$`)
+	`(database|db|redis|mongo|amqp|postgres|mysql|smtp|jdbc)[a-z_]*_?(url|uri)$|^(op|bw)_session|` +
+	`^(kubeconfig|ssh_auth_sock|ssh_agent_pid|gpg_agent_info|dbus_session_bus_address|krb5ccname|netrc|sshpass)$`)
+
+// userinfo matches an address with a password in it (RFC 3986, 3.2.1).
+var userinfo = regexp.MustCompile(`://[^/\s:@]*:[^/\s@]+@`)
 
 // childEnv is the environment of an agent: its parent's, without what looks
 // like a credential and without anything of Writ's own. It names what it left
 // out. Keep names variables that the operator wants the agent to have.
 func childEnv(env, keep []string) (left, dropped []string) {
 	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
+		name, value, _ := strings.Cut(kv, "=")
 		kept := name == "PWD" || name == "OLDPWD" || slices.Contains(keep, name)
-		if !kept && (credential.MatchString(name) || strings.HasPrefix(name, "WRIT_")) {
+		if !kept && (credential.MatchString(name) || strings.HasPrefix(name, "WRIT_") || userinfo.MatchString(value)) {
 			dropped = append(dropped, name)
 			continue
 		}

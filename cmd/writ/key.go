@@ -207,8 +207,10 @@ func passphraseName() string { return os.Getenv(passphraseFile) }
 const maxPassphrase = 1 << 10
 
 // passphrase asks for the passphrase on the terminal, or reads the file that
-// the environment names. It is never an argument, and never echoed.
+// the environment names. It is never an argument, and never echoed; and an
+// agent that runs as the same user does not read it out of this process.
 func (s *session) passphrase(prompt string) (string, error) {
+	hideMemory()
 	if name := passphraseName(); name != "" {
 		text, err := readPrivate(name)
 		if err != nil {
