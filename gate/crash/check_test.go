@@ -22,6 +22,7 @@ type kind string
 
 const (
 	noIntent      kind = "a tool acted without an intent"
+	twoIntents    kind = "a call has two intents"
 	otherAction   kind = "a tool did something else than the intent says"
 	callTwice     kind = "a tool acted twice for one call"
 	notApproved   kind = "a tool acted without the approval it needs"
@@ -134,7 +135,10 @@ func (c *check) read(ctx context.Context, dir string) (err error) {
 		l := r.Leaf
 		switch {
 		case l.Type == ledger.TypeIntent:
-			c.intents[l.Call] = r // a second one of a call cannot be in the log: VerifyAll says so
+			if c.intents[l.Call] != nil {
+				c.say(twoIntents, "%s", l.Call)
+			}
+			c.intents[l.Call] = r
 		case l.Type == ledger.TypeOutcome:
 			c.outcomes[l.Call] = append(c.outcomes[l.Call], r)
 		case l.Type == ledger.TypeApproval && l.Note["state"] == approval.Approved:
