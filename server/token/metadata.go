@@ -17,7 +17,10 @@ func (e *Endpoint) describe() error {
 	server.Text("issuer", issuer)
 	server.Text("token_endpoint", issuer+Path)
 	server.Text("jwks_uri", issuer+PathKeys)
-	server.Texts("response_types_supported", nil) // required by RFC 8414; there is no authorization endpoint
+	// There is nobody to ask at the authorization endpoint. RFC 8414 would let
+	// us leave it out; clients that are about reject a document without it.
+	server.Text("authorization_endpoint", issuer+PathAuthorize)
+	server.Texts("response_types_supported", nil)
 	server.Texts("grant_types_supported", []string{clientCredentials, tokenExchange})
 	var methods []string
 	if e.Keys != nil {
@@ -63,10 +66,20 @@ func (e *Endpoint) Handlers() map[string]http.Handler {
 	}
 	return map[string]http.Handler{
 		Path:                  e,
+		PathAuthorize:         http.HandlerFunc(authorize),
 		"GET " + PathKeys:     document(func() []byte { return []byte(e.Tokens.JWKS()) }),
 		"GET " + PathServer:   document(func() []byte { return e.server }),
 		"GET " + e.Metadata(): document(func() []byte { return e.about }),
 	}
+}
+
+// authorize answers whoever comes to have a user asked. It sends nobody back:
+// it knows no client whose address it could trust (RFC 6749, 4.1.2.1).
+func authorize(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	http.Error(w, "unsupported_response_type: agents prove a key at "+Path+"; nobody signs in here", http.StatusBadRequest)
 }
 
 // Metadata is the path of the resource's document, to which a challenge

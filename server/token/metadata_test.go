@@ -31,9 +31,22 @@ func TestH69Metadata(t *testing.T) {
 	if server["issuer"] != issuer || server["token_endpoint"] != issuer+token.Path || server["jwks_uri"] != issuer+token.PathKeys {
 		t.Errorf("%v", server)
 	}
-	for _, never := range []string{"authorization_endpoint", "registration_endpoint", "scopes_supported", "code_challenge_methods_supported"} {
+	for _, never := range []string{"registration_endpoint", "scopes_supported", "code_challenge_methods_supported"} {
 		if server[never] != nil {
 			t.Errorf("%s is announced", never)
+		}
+	}
+	if types := server["response_types_supported"].([]any); len(types) != 0 {
+		t.Errorf("response types %v", types)
+	}
+	if server["authorization_endpoint"] != issuer+token.PathAuthorize {
+		t.Errorf("the authorization endpoint is %v", server["authorization_endpoint"])
+	}
+	for _, method := range []string{"GET", "POST"} {
+		rec := httptest.NewRecorder()
+		w.handler.ServeHTTP(rec, httptest.NewRequest(method, token.PathAuthorize+"?response_type=code&redirect_uri=https://elsewhere.example/", nil))
+		if rec.Code != 400 || rec.Header().Get("Location") != "" {
+			t.Errorf("%s of the authorization endpoint: %d, to %q", method, rec.Code, rec.Header().Get("Location"))
 		}
 	}
 	for _, grant := range server["grant_types_supported"].([]any) {

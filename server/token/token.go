@@ -42,6 +42,7 @@ import (
 // followed by the path of the resource (RFC 9728, 3.1).
 const (
 	Path           = "/oauth/token"
+	PathAuthorize  = "/oauth/authorize"
 	PathKeys       = "/oauth/jwks"
 	PathServer     = "/.well-known/oauth-authorization-server"
 	PathResource   = "/.well-known/oauth-protected-resource"
