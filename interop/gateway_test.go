@@ -81,10 +81,11 @@ func start(t *testing.T, cmd *exec.Cmd) *bufio.Reader {
 
 // A gateway is writ up, with an operator's key.
 type gateway struct {
-	t    *testing.T
-	writ string
-	dir  string
-	env  []string
+	t           *testing.T
+	writ        string
+	dir         string
+	env         []string
+	url, issuer string
 }
 
 var binary = sync.OnceValues(func() (string, error) {
@@ -101,7 +102,7 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 // up starts a gateway with what configuration says besides its doors and its
-// operator.
+// operator: it may begin with more of the registry.
 func up(t *testing.T, configuration string) *gateway {
 	t.Helper()
 	file, err := binary()
@@ -121,7 +122,9 @@ func up(t *testing.T, configuration string) *gateway {
 	if !strings.HasPrefix(operator, "registry:") {
 		t.Fatalf("writ operator init said %q", operator)
 	}
-	text := fmt.Sprintf("listen: 127.0.0.1:%d\nissuer: {listen: 127.0.0.1:%d}\n%s\n%s", freePort(t), freePort(t), operator, configuration)
+	agents, issuer := freePort(t), freePort(t)
+	g.url, g.issuer = fmt.Sprintf("https://localhost:%d", agents), fmt.Sprintf("https://localhost:%d", issuer)
+	text := fmt.Sprintf("listen: 127.0.0.1:%d\nissuer: {listen: 127.0.0.1:%d}\n%s\n%s", agents, issuer, operator, configuration)
 	if err := os.WriteFile(filepath.Join(g.dir, "writ.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -188,4 +191,18 @@ func (g *gateway) effects() map[string]int {
 		counts[call.Effect+" "+call.Tool]++
 	}
 	return counts
+}
+
+// script puts a script of testdata where it finds its packages: beside them.
+func (g *gateway) script(name string) string {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	file := filepath.Join(modules(g.t), name)
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		g.t.Fatal(err)
+	}
+	return file
 }

@@ -23,18 +23,8 @@ func (g *gateway) play(t *testing.T, agent, task string, steps ...step) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A module finds its packages beside itself.
-	dir := modules(t)
-	for _, name := range []string{agent, "model.mjs"} {
-		text, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := g.agent([]string{"--task", task}, node(t), filepath.Join(dir, agent), string(script))
+	g.script("model.mjs")
+	out, err := g.agent([]string{"--task", task}, node(t), g.script(agent), string(script))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
