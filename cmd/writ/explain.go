@@ -56,8 +56,8 @@ func (c callsExplainCmd) Run(s *session) error {
 	if e.Claim.Intent != "" {
 		s.printf("says      %s  (the agent's own word)\n", e.Claim.Intent)
 	}
-	for _, by := range e.Approvers {
-		s.printf("approved  by %s  %s\n", by, e.Call.Approval)
+	if e.Call.Approval != "" {
+		s.printf("approval  %s    writ approvals show %s\n", e.Call.Approval, e.Call.Approval)
 	}
 	for _, r := range e.Decision.Reasons {
 		s.printf("decided   %s:%d  %s\n", r.File, r.Line, r.Policy)

@@ -41,7 +41,7 @@ func (s *Server) explain(ctx context.Context, a asker, q callPath) (*api.Explana
 	}
 	out := &api.Explanation{
 		Call: *c, Caller: query.Caller, Owner: query.Agent.Owner, User: cmp.Or(query.Caller.User, query.Task.User), Purpose: query.Task.Purpose, Claim: query.Claim,
-		Bundle: query.Bundle, Provenance: query.Provenance, Label: query.Label, Approvers: query.Approvers,
+		Bundle: query.Bundle, Provenance: query.Provenance, Label: query.Label,
 	}
 	if out.Provenance == nil {
 		out.Provenance = []writ.Provenance{}

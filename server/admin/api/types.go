@@ -113,14 +113,13 @@ type Explanation struct {
 	Claim      writ.Claim        `json:"claim"`  // the agent's own word: unverified
 	Action     json.RawMessage   `json:"action"` // as it was judged
 	Decision   writ.Decision     `json:"decision"`
-	Why        string            `json:"why"`                 // one sentence
-	Bundle     writ.Digest       `json:"bundle,omitempty"`    // of the policies that decided
-	InForce    bool              `json:"in_force"`            // they still do
-	Permits    []Change          `json:"permits,omitempty"`   // each alone would have permitted the call, the smallest first
-	Provenance []writ.Provenance `json:"provenance"`          // of the arguments
-	Label      writ.Label        `json:"label"`               // of what the task had read
-	Approvers  []writ.UserID     `json:"approvers,omitempty"` // who had said yes
-	Size       int64             `json:"size"`                // records in the log, this one among them
+	Why        string            `json:"why"`               // one sentence
+	Bundle     writ.Digest       `json:"bundle,omitempty"`  // of the policies that decided
+	InForce    bool              `json:"in_force"`          // they still do
+	Permits    []Change          `json:"permits,omitempty"` // each alone would have permitted the call, the smallest first
+	Provenance []writ.Provenance `json:"provenance"`        // of the arguments
+	Label      writ.Label        `json:"label"`             // of what the task had read
+	Size       int64             `json:"size"`              // records in the log, this one among them
 }
 
 // A Change is one thing that was not so, and under which a call would have
