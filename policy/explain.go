@@ -47,7 +47,7 @@ func (c Change) String() string {
 	var s string
 	switch c.What {
 	case ChangeAssurance:
-		return c.Requires.String() + " approves"
+		return consent(c.Requires)
 	case ChangeValue:
 		s = fmt.Sprintf("%s is %s", c.Argument, c.To)
 	case ChangeOrigin:
@@ -60,9 +60,24 @@ func (c Change) String() string {
 		s = "the task is granted " + c.Name
 	}
 	if c.Requires != writ.NoAssurance {
-		s += ", and " + c.Requires.String() + " approves"
+		s += ", and " + consent(c.Requires)
 	}
 	return s
+}
+
+// consent says in words who has to say yes.
+func consent(a writ.Assurance) string {
+	switch a {
+	case writ.UserConfirmed:
+		return "the user confirms"
+	case writ.OneReviewer:
+		return "a reviewer approves"
+	case writ.OnePasskey:
+		return "a reviewer with a passkey approves"
+	case writ.TwoPasskeys:
+		return "two reviewers with passkeys approve"
+	}
+	return "nobody is asked"
 }
 
 // Explain decides a query, and decides it again with one thing changed at a
@@ -116,7 +131,7 @@ func (b *Bundle) why(q *writ.Query, d writ.Decision) string {
 	case d.Effect == writ.Permit:
 		return "permitted by " + list
 	case d.Effect == writ.StepUp:
-		return d.Requires.String() + " has to approve, because of " + list
+		return "waits until " + consent(d.Requires) + ", because of " + list
 	case d.Code == writ.Forbidden && list != "":
 		return "forbidden by " + list
 	}
