@@ -111,6 +111,14 @@ func TestV1VerifiesForever(t *testing.T) {
 			t.Errorf("%s is witnessed by %v, want %v", r.File, got.Witnesses, r.Witnesses)
 		}
 		leaves[r.Index] = got.Leaf
+		for name, less := range map[string]ledger.Trust{
+			"nobody": {}, "the witness alone": {Origin: v.Origin, Witnesses: v.Witnesses}, "another origin": {Origin: "other", Logs: v.Logs},
+			"a key that is none": {Origin: v.Origin, Logs: []string{"x"}}, "the witness as the log": {Origin: v.Origin, Logs: v.Witnesses},
+		} {
+			if _, err := ledger.Verify(b, less); err == nil {
+				t.Errorf("%s verifies for somebody who trusts %s", r.File, name)
+			}
+		}
 	}
 	for _, r := range v.Refused {
 		if got, err := ledger.Verify([]byte(r.Receipt), trust); err == nil {
