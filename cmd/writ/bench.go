@@ -27,7 +27,7 @@ type benchCmd struct {
 
 // Help says what is compared, and how fairly.
 func (benchCmd) Help() string {
-	return `Every target is a process of its own, and they are measured in turn: a tool server that answers at once (direct); the same through httputil.ReverseProxy, which keeps its connections (reverseproxy); through the gateway with a fresh DPoP proof of every request, body included (writ-dpop); and through the gateway over mutual TLS (writ-mtls). A call has 1 KiB of arguments. The gateways leave nothing out: a thousand policies, a task that an operator opened, an intent and an outcome that are durable, everything over TLS; the other two have no TLS.
+	return `Every target is a process of its own, and they are measured in turn: a tool server that answers at once (direct); the same through httputil.ReverseProxy, which keeps its connections (reverseproxy); through the gateway with a fresh DPoP proof of every request, body included (writ-dpop); and through the gateway over mutual TLS (writ-mtls). A call has 1 KiB of arguments, never the same twice. The gateways leave nothing out: a thousand policies, tasks that an operator opened, each of them for one turn, an intent and an outcome that are durable, everything over TLS; the other two have no TLS.
 
 Proofs are signed before the clock runs, for agents sign on their own machines. CPU, allocations and memory are those of the target's process alone. The ratios are of one round each, and their median is what counts: machines are noisy. With -o json there is one object for each target and number of callers; the verdict goes to the standard error.`
 }
@@ -103,7 +103,7 @@ func (c *benchCmd) check() error {
 // has a key of its own, and a key may not call as fast as it can.
 const benchLines = 64
 
-// start starts a target, and connects to it.
+// start starts a target.
 func (c *benchCmd) start(s *session, dir, name, kind, to string) (*benchTarget, error) {
 	t := &benchTarget{name: name, cells: map[int][]benchCell{}, rps: map[int]float64{}}
 	lines := max(benchLines, slices.Max(c.Callers))
@@ -120,9 +120,6 @@ func (c *benchCmd) start(s *session, dir, name, kind, to string) (*benchTarget, 
 		if len(t.place.Agents) > 0 {
 			l.agent = &t.place.Agents[i]
 		}
-		if err := l.dial(); err != nil {
-			return nil, errors.Join(err, t.end())
-		}
 		t.lines = append(t.lines, l)
 	}
 	return t, nil
@@ -131,6 +128,9 @@ func (c *benchCmd) start(s *session, dir, name, kind, to string) (*benchTarget, 
 // measure makes the rounds, and then the calls that are still missing.
 func (c *benchCmd) measure(s *session, targets []*benchTarget) error {
 	for _, t := range targets { // to warm up, and to see how many proofs a moment takes
+		if err := t.connect(); err != nil {
+			return err
+		}
 		for _, callers := range c.Callers {
 			if err := t.round(callers, c.moment()/2); err != nil {
 				return err
@@ -183,6 +183,25 @@ func (c *benchCmd) profile(targets []*benchTarget) error {
 
 func (c *benchCmd) moment() time.Duration { return time.Duration(c.Seconds * float64(time.Second)) }
 
+// connect opens the connections to a target, and makes a call on each: one on
+// which nothing is asked for is closed after a while.
+func (t *benchTarget) connect() error {
+	if err := t.prepare(len(t.lines)); err != nil {
+		return err
+	}
+	for _, l := range t.lines {
+		if err := l.dial(); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	r, err := benchLoad(t.lines, len(t.lines), func(calls int, _ time.Duration) bool { return calls == 1 })
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.name, err)
+	}
+	t.calls += r.calls
+	return nil
+}
+
 // round measures a target for a moment.
 func (t *benchTarget) round(callers int, moment time.Duration) error {
 	if err := t.prepare(int(1.3 * t.rps[callers] * moment.Seconds())); err != nil {
@@ -210,14 +229,18 @@ func (t *benchTarget) round(callers int, moment time.Duration) error {
 	return nil
 }
 
-// prepare has so many calls proven, where that is asked for.
+// prepare begins new tasks, and has so many calls proven, where that is asked
+// for.
 func (t *benchTarget) prepare(calls int) error {
-	if !t.lines[0].proof {
+	if len(t.place.Agents) == 0 {
 		return nil
 	}
 	var tokens []string
-	if err := t.ask("tokens", &tokens); err != nil {
+	if err := t.ask("tasks", &tokens); err != nil {
 		return err
+	}
+	if !t.lines[0].proof {
+		return nil
 	}
 	errs := make([]error, len(t.lines))
 	var wg sync.WaitGroup

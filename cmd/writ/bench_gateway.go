@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/writgate/writ"
@@ -21,11 +23,14 @@ import (
 	"github.com/writgate/writ/upstream"
 )
 
-// A benchAgent is one caller: a key, bound to a task of its own.
+// A benchAgent is one caller: a key of its own, which is bound to one task
+// after the other.
 type benchAgent struct {
 	Key   ed25519.PrivateKey `json:"key"`
 	SVID  []byte             `json:"svid"` // DER
-	Token string             `json:"token"`
+	Token string             `json:"-"`
+
+	task writ.TaskID
 }
 
 // benchLogged is what a gateway's log holds.
@@ -80,8 +85,7 @@ func (c *benchTargetCmd) gateway(s *session, agents net.Listener) error {
 	}
 	defer n.close()
 	place := benchPlace{Addr: conf.Listen, URL: conf.resource() + "/" + benchUpstream, CA: n.ca.Bundle()}
-	tasks, err := n.benchWorld(s.ctx, c.Agents, &place)
-	if err != nil {
+	if place.Agents, err = n.benchWorld(s.ctx, c.Agents); err != nil {
 		return err
 	}
 	operators, err := admin.Listen(filepath.Join(s.Dir, "admin.sock"))
@@ -92,8 +96,8 @@ func (c *benchTargetCmd) gateway(s *session, agents net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- n.serve(ctx, &listeners{agents: agents, issuer: issuer, admin: operators}) }()
 	err = c.answer(s, place, map[string]func() (any, error){
-		"tokens": func() (any, error) { return n.benchTokens(tasks) },
-		"log":    func() (any, error) { return n.benchLog(s.ctx) },
+		"tasks": func() (any, error) { return n.benchTasks(s.ctx, place.Agents) },
+		"log":   func() (any, error) { return n.benchLog(s.ctx) },
 	})
 	stop()
 	if failed := <-served; failed != nil {
@@ -102,9 +106,9 @@ func (c *benchTargetCmd) gateway(s *session, agents net.Listener) error {
 	return err
 }
 
-// benchWorld reviews the tools, puts the policies in force, and opens a task
-// for each key.
-func (n *node) benchWorld(ctx context.Context, agents int, place *benchPlace) ([]writ.Task, error) {
+// benchWorld reviews the tools, puts the policies in force, and gives so many
+// keys with certificates.
+func (n *node) benchWorld(ctx context.Context, agents int) ([]benchAgent, error) {
 	if err := n.discover(ctx, benchUpstream); err != nil {
 		return nil, err
 	}
@@ -120,13 +124,9 @@ func (n *node) benchWorld(ctx context.Context, agents int, place *benchPlace) ([
 	if _, err := n.gate.Apply(ctx, benchRules(benchPolicies), benchOperator); err != nil {
 		return nil, err
 	}
-	var tasks []writ.Task
-	for range agents {
+	all := make([]benchAgent, agents)
+	for i := range all {
 		pub, key, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		thumbprint, err := identity.Thumbprint(pub)
 		if err != nil {
 			return nil, err
 		}
@@ -134,34 +134,47 @@ func (n *node) benchWorld(ctx context.Context, agents int, place *benchPlace) ([
 		if err != nil {
 			return nil, err
 		}
-		a := benchRegistered()
-		held, err := n.gate.Tasks.Open(ctx, writ.Task{
-			Agent: a.ID, User: benchOperator, Key: thumbprint, Environment: a.Environment,
-			Purpose: writ.Purpose{Origin: writ.OriginOperator, Instructions: "Look up order 8812 for the customer, as often as need be."},
-			Grant:   writ.Grant{{Tool: benchUpstream + ".*"}}, Expires: time.Now().Add(12 * time.Hour).UnixMilli(),
-		})
-		if err != nil {
-			return nil, err
-		}
-		tasks = append(tasks, held.Task)
-		place.Agents = append(place.Agents, benchAgent{Key: key, SVID: svid})
+		all[i] = benchAgent{Key: key, SVID: svid}
 	}
-	return tasks, nil
+	return all, nil
 }
 
-// benchTokens gives every task a token that is fresh.
-func (n *node) benchTokens(tasks []writ.Task) (tokens []string, err error) {
-	for _, t := range tasks {
-		text, _, err := n.tokens.IssueDevelopment(
-			writ.Agent{ID: t.Agent, Environment: t.Environment},
-			identity.Binding{Agent: t.Agent, Key: t.Key, Audience: n.config.resource(), Task: t.ID, User: t.User, Until: time.UnixMilli(t.Expires)},
-			time.Now())
-		if err != nil {
-			return nil, err
-		}
-		tokens = append(tokens, text)
+// benchTasks ends the task of every key, opens a new one, and gives its token.
+func (n *node) benchTasks(ctx context.Context, agents []benchAgent) ([]string, error) {
+	tokens, errs := make([]string, len(agents)), make([]error, len(agents))
+	var wg sync.WaitGroup
+	for i := range agents {
+		wg.Go(func() { tokens[i], errs[i] = n.benchTask(ctx, &agents[i]) })
 	}
-	return tokens, nil
+	wg.Wait()
+	return tokens, errors.Join(errs...)
+}
+
+func (n *node) benchTask(ctx context.Context, a *benchAgent) (string, error) {
+	if a.task != "" {
+		if _, err := n.gate.EndTask(ctx, a.task, "the agent exited", benchOperator); err != nil {
+			return "", err
+		}
+	}
+	key, err := identity.Thumbprint(a.Key.Public())
+	if err != nil {
+		return "", err
+	}
+	who := benchRegistered()
+	held, err := n.gate.Tasks.Open(ctx, writ.Task{
+		Agent: who.ID, User: benchOperator, Key: key, Environment: who.Environment,
+		Purpose: writ.Purpose{Origin: writ.OriginOperator, Instructions: "Look up order 8812 for the customer, as often as need be."},
+		Grant:   writ.Grant{{Tool: benchUpstream + ".*"}},
+	})
+	if err != nil {
+		return "", err
+	}
+	t := &held.Task
+	a.task = t.ID
+	token, _, err := n.tokens.IssueDevelopment(writ.Agent{ID: t.Agent, Environment: t.Environment}, identity.Binding{
+		Agent: t.Agent, Key: t.Key, Audience: n.config.resource(), Task: t.ID, User: t.User, Until: time.UnixMilli(t.Expires),
+	}, time.Now())
+	return token, err
 }
 
 // benchLog counts what is on record.
