@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
@@ -199,13 +200,25 @@ func (r *rule) problem(what string) string {
 
 var parsePosition = regexp.MustCompile(`parse error at [^:]*:(\d+):\d+ `)
 
-// parseProblem moves the line of a parser's error to the front.
+var parseExpected = regexp.MustCompile(`^parser error: "[^"]*": exact got (\S*) want (\S+)$`)
+
+// parseProblem moves the line of a parser's error to the front, and says in
+// words what it found.
 func parseProblem(file string, err error) string {
 	what := err.Error()
-	if m := parsePosition.FindStringSubmatch(what); m != nil {
-		return fmt.Sprintf("%s:%s: %s", file, m[1], strings.Replace(what, m[0], "", 1))
+	m := parsePosition.FindStringSubmatch(what)
+	if m == nil {
+		return file + ": " + what
 	}
-	return file + ": " + what
+	what = strings.Replace(what, m[0], "", 1)
+	if e := parseExpected.FindStringSubmatch(what); e != nil {
+		found := strconv.Quote(e[1])
+		if e[1] == "" {
+			found = "the end of the file"
+		}
+		what = fmt.Sprintf("found %s, want %q", found, e[2])
+	}
+	return fmt.Sprintf("%s:%s: %s", file, m[1], what)
 }
 
 // tooDeep finds the line where brackets are nested so deep that parsing them
