@@ -342,3 +342,66 @@ func TestReviewsSurviveARestart(t *testing.T) {
 		}
 	}
 }
+
+// TestH72CheckingIsBounded has small schemas apply to small values more often
+// than anybody would wait for: by references that branch, deep or not, by
+// patterns, and by expressions.
+func TestH72CheckingIsBounded(t *testing.T) {
+	c, _ := open(t, file)
+	repeat := func(n int, each func(i int) string) string {
+		var all []string
+		for i := range n {
+			all = append(all, each(i))
+		}
+		return strings.Join(all, ",")
+	}
+	for name, x := range map[string]struct{ schema, args string }{
+		"branching recursion": {
+			`{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}},"$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"},"maxItems":0},{"type":"array","items":{"$ref":"#/$defs/n"}},{"const":1}]}}}`,
+			`{"a":` + strings.Repeat("[", 50) + "2" + strings.Repeat("]", 50) + `}`,
+		},
+		"branching references": {
+			`{"type":"object","properties":{"a":{"$ref":"#/$defs/d0"}},"$defs":{` + repeat(30, func(i int) string {
+				return fmt.Sprintf(`"d%d":{"allOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]}`, i, i+1, i+1)
+			}) + `,"d30":{"type":"string"}}}`,
+			`{"a":"x"}`,
+		},
+		"patterns of names": {
+			`{"type":"object","patternProperties":{` + repeat(600, func(i int) string { return fmt.Sprintf(`"^(a|b)*c%d$":{}`, i) }) + `}}`,
+			`{` + repeat(4000, func(i int) string { return fmt.Sprintf(`"%s%d":1`, strings.Repeat("ab", 40), i) }) + `}`,
+		},
+		"a large expression": {
+			`{"type":"object","properties":{"a":{"type":"string","pattern":"(.*a.{0,450}b.{0,450}c)"}}}`,
+			`{"a":"` + strings.Repeat("ab", 450_000) + `"}`,
+		},
+		"a reference to itself": {
+			`{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}},"$defs":{"n":{"$ref":"#/$defs/n"}}}`,
+			`{"a":1}`,
+		},
+	} {
+		accept(t, c, offer(t, c, "big", `{"name":"t","inputSchema":`+x.schema+`}`)[0], writ.ReadOnly)
+		begun := time.Now()
+		_, err := c.Place(ask("big", "t", x.args))
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+		if code := writ.AsDenial(err).Code; err == nil || code != writ.TooLarge && code != writ.InvalidArguments {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, x := range map[string]struct{ schema, args string }{
+		"many elements": {`{"type":"object","properties":{"a":{"type":"array","items":{"type":"object","properties":{"id":{"type":"integer"},"s":{"enum":["x","y"]}}}}}}`, `{"a":[` + repeat(3000, func(i int) string { return fmt.Sprintf(`{"id":%d,"s":"x"}`, i) }) + `]}`},
+		"a filter in itself": {`{"type":"object","properties":{"f":{"$ref":"#/$defs/f"}},"$defs":{"f":{"anyOf":[{"type":"object","properties":{"and":{"type":"array","items":{"$ref":"#/$defs/f"}}},"required":["and"]},{"type":"object","properties":{"or":{"type":"array","items":{"$ref":"#/$defs/f"}}},"required":["or"]},{"type":"object","properties":{"is":{"type":"string"}},"required":["is"]}]}}}`,
+			`{"f":` + strings.Repeat(`{"and":[{"or":[`, 8) + `{"is":"x"}` + strings.Repeat(`]}]}`, 8) + `}`},
+		"a long text":    {`{"type":"object","properties":{"a":{"type":"string","pattern":"^[^\\x00]*$"}}}`, `{"a":"` + strings.Repeat("text ", 150_000) + `"}`},
+		"a mail address": {`{"type":"object","properties":{"a":{"type":"string","pattern":"^[a-z0-9._%+-]{1,64}@[a-z0-9.-]{1,255}$"}}}`, `{"a":"lena@example.com"}`},
+	} {
+		accept(t, c, offer(t, c, "big", `{"name":"t","inputSchema":`+x.schema+`}`)[0], writ.ReadOnly)
+		if _, err := c.Place(ask("big", "t", x.args)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if e := offer(t, c, "big", `{"name":"t","inputSchema":{"type":"object","properties":{"a":{"$dynamicRef":"#n"}},"$defs":{"n":{"$dynamicAnchor":"n"}}}}`)[0]; e.Quarantine != registry.TooComplex {
+		t.Errorf("a reference that leads where it is followed is %q", e.Quarantine)
+	}
+}

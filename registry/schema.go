@@ -53,6 +53,7 @@ func compile(v *canon.Value) (writ.JSON, *schema, string) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(nowhere{})
+	c.UseRegexpEngine(parseExpression)
 	const here = "schema:///input"
 	if err := c.AddResource(here, doc); err != nil {
 		return text, nil, BadSchema
@@ -73,8 +74,11 @@ func measure(v *canon.Value, nodes, alternatives *int) {
 		measure(e, nodes, alternatives)
 	}
 	for name, m := range v.Members() {
-		if name == "anyOf" || name == "oneOf" || name == "allOf" {
+		switch name {
+		case "anyOf", "oneOf", "allOf":
 			*alternatives += m.Len()
+		case "$dynamicRef", "$recursiveRef": // where they lead shows only as they are followed
+			*alternatives += maxAlternatives + 1
 		}
 		measure(m, nodes, alternatives)
 	}
@@ -143,7 +147,11 @@ func (s *schema) check(args *canon.Value) (*canon.Value, error) {
 			return nil, writ.Refuse(writ.InvalidArguments, "the arguments could not be completed", err)
 		}
 	}
-	if err := s.compiled.Validate(plain(full)); err != nil {
+	value := plain(full)
+	if !affords(s.compiled, value) {
+		return nil, writ.Refuse(writ.TooLarge, "to check these arguments against the tool's schema would cost too much; send less", nil)
+	}
+	if err := s.compiled.Validate(value); err != nil {
 		at := ""
 		if invalid, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
 			at = deepest(invalid)
