@@ -20,9 +20,19 @@ func rebuild(t *testing.T, d Database) {
 	s := store(t, d)
 	l := Open(t, s, ledger.Config{})
 	fillWith(t, l, 10)
+	commit(t, l, admin(put("task", "was", "there")))
+	var was []ledger.Row
+	err := s.View(t.Context(), func(v ledger.View) (err error) {
+		was, err = v.Rows(t.Context(), [2]string{"task", "was"})
+		return err
+	})
+	if err != nil || len(was) != 1 {
+		t.Fatal(was, err)
+	}
+	commit(t, l, admin(ledger.Change{Op: ledger.Delete, Kind: "task", Key: "was"}))
 	before := rows(t, l)
 	var all []ledger.Row
-	err := s.View(t.Context(), func(v ledger.View) (err error) {
+	err = s.View(t.Context(), func(v ledger.View) (err error) {
 		all, err = v.Scan(t.Context(), "", "", 0)
 		return err
 	})
@@ -32,6 +42,7 @@ func rebuild(t *testing.T, d Database) {
 	for name, b := range map[string]*ledger.Batch{
 		"a row is gone":             {Delete: [][2]string{{all[0].Kind, all[0].Key}}},
 		"every row is gone":         {Reset: true},
+		"a row is back":             {Put: was},
 		"a row is renamed":          {Put: []ledger.Row{{Kind: all[0].Kind, Key: "other", At: all[0].At, Until: all[0].Until, Value: all[0].Value}}},
 		"a row is sealed otherwise": {Put: []ledger.Row{{Kind: all[1].Kind, Key: all[1].Key, At: all[1].At, Until: all[1].Until, Value: all[0].Value}}},
 	} {

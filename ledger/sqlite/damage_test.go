@@ -425,3 +425,38 @@ func TestReplacedRowsAreNotLeftBehind(t *testing.T) {
 		t.Errorf("of %d rows that were, %d are left", len(gone), left)
 	}
 }
+
+// TestH93TakenPayloadIsNoErasure takes the payload of an old record away, as
+// an erasure would, and puts nothing on record.
+func TestH93TakenPayloadIsNoErasure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := ledgertest.Open(t, s, config())
+	for range 50 { // so many that the record is not at the end, which is looked at first
+		_, in, end := call(10)
+		if _, err := l.Commit(t.Context(), in, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Erase(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeErasure}}, 5, 6, 9); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.write.once("UPDATE record SET wrapped = NULL, sealed = NULL WHERE idx = 3"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.VerifyAll(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
+		t.Errorf("VerifyAll: %v", err)
+	}
+	if r, err := l.Record(t.Context(), 3); !errors.Is(err, ledger.ErrDamaged) {
+		t.Errorf("read as erased: %v, %v", r, err)
+	}
+	if r, err := l.Record(t.Context(), 5); err != nil || !r.Erased {
+		t.Errorf("what was erased: %+v, %v", r, err)
+	}
+	if _, err := l.Rebuild(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin}}); !errors.Is(err, ledger.ErrDamaged) {
+		t.Errorf("state is rebuilt from a log that is not in order: %v", err)
+	}
+}
