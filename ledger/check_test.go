@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"testing"
 )
@@ -14,12 +16,27 @@ func TestAuditSeesWhatOnlyTheKeyHolderCanDo(t *testing.T) {
 		return &Record{Index: index, LeafBytes: leaf.append(nil), Leaf: &leaf}
 	}
 	key := Leaf{Type: TypeKey, Time: 5, Note: map[string]string{noteKey: testSigner(t, 1).vkey}}
-	another := Leaf{Type: TypeKey, Time: 5, Note: map[string]string{noteKey: testSigner(t, 2).vkey, noteWas: testSigner(t, 1).vkey}}
+	one, two := testSigner(t, 1), testSigner(t, 2)
+	text := rotation("log.example", one.vkey, two.vkey)
+	another := func(byOld, byNew *signer) Leaf {
+		n := map[string]string{noteKey: two.vkey, noteWas: one.vkey}
+		n[noteByOld] = base64.StdEncoding.EncodeToString(ed25519.Sign(byOld.key, text))
+		n[noteByNew] = base64.StdEncoding.EncodeToString(ed25519.Sign(byNew.key, text))
+		return Leaf{Type: TypeKey, Time: 5, Note: n}
+	}
+	a := l.newAudit()
+	for i, leaf := range []Leaf{key, another(one, two)} {
+		if err := a.record(record(int64(i), leaf)); err != nil {
+			t.Errorf("a change of key: %v", err)
+		}
+	}
 	for name, bad := range map[string][]*Record{
 		"time runs backwards":            {record(0, key), record(1, Leaf{Type: TypeAdmin, Time: 4})},
 		"no key at the beginning":        {record(0, Leaf{Type: TypeAdmin, Time: 5})},
 		"the key of another log":         {record(0, Leaf{Type: TypeKey, Note: map[string]string{noteKey: "other.example+00000000+AA=="}})},
-		"a key that nobody vouches for":  {record(0, key), record(1, another)},
+		"a key that nobody vouches for":  {record(0, key), record(1, Leaf{Type: TypeKey, Time: 5, Note: map[string]string{noteKey: two.vkey, noteWas: one.vkey}})},
+		"a key that vouches for itself":  {record(0, key), record(1, another(two, two))},
+		"a key that does not agree":      {record(0, key), record(1, another(one, one))},
 		"an erasure of what comes later": {record(0, key), record(1, Leaf{Type: TypeErasure, Time: 5, Note: map[string]string{noteErased: "1"}})},
 		"an erasure of nothing":          {record(0, key), record(1, Leaf{Type: TypeErasure, Time: 5})},
 	} {
@@ -34,7 +51,7 @@ func TestAuditSeesWhatOnlyTheKeyHolderCanDo(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	a := l.newAudit()
+	a = l.newAudit()
 	a.gone = []run{{3, 5}, {8, 8}}
 	for _, note := range []string{"", "3-5", "3-4,8"} {
 		if note != "" {

@@ -107,6 +107,7 @@ func tamper(t *testing.T, path string) map[string]func() error {
 	do("close an open call", "DELETE FROM state WHERE kind = 'open'")
 	do("swap records", "UPDATE record SET idx = CASE idx WHEN 7 THEN -8 ELSE -7 END WHERE idx IN (7, 8); UPDATE record SET idx = -idx WHERE idx < 0")
 	do("swap leaves", "UPDATE record SET leaf = (SELECT o.leaf FROM record o WHERE o.idx = 15 - record.idx) WHERE idx IN (7, 8)")
+	do("put the payload of one call into another", "UPDATE record SET (wrapped, sealed) = (SELECT wrapped, sealed FROM record WHERE idx = 5) WHERE idx = 1")
 	do("cut off the end", "DELETE FROM record WHERE idx > (SELECT max(last) FROM batch WHERE last < 12); DELETE FROM batch WHERE last >= 12")
 	do("add a record", "INSERT INTO record SELECT idx + 1, call, task, 'admin', time, leaf, NULL, NULL FROM record ORDER BY idx DESC LIMIT 1")
 	return acts
