@@ -75,12 +75,14 @@ func (d *draft) load(ctx context.Context, v View, batch []*request, look bool) e
 			}
 			switch p.leaf.Type {
 			case TypeIntent:
-				if look {
+				if look { // its outcome may be in the same batch
 					intents = append(intents, Filter{Call: p.leaf.Call, Type: TypeIntent})
+					want(kindOpen, string(p.leaf.Call), false)
+					continue
 				}
 				// What has no intent yet is not open, and need not be asked for.
 				if k := (rowKey{kindOpen, string(p.leaf.Call)}); d.base[k] == nil {
-					d.base[k], d.fresh[k] = absent(k), !look
+					d.base[k], d.fresh[k] = absent(k), true
 				}
 			case TypeOutcome:
 				want(kindOpen, string(p.leaf.Call), false)
