@@ -2,8 +2,7 @@
 // resort, for a backend that has nothing else. The agent still never sees it,
 // it still reaches only the tool it is configured for, and what the tool
 // echoes is still redacted; but it is the same for every call, and it does not
-// end with a lease. The evidence says that it cannot be revoked, and a policy
-// can refuse tools that need one.
+// end with a lease. The evidence says that it cannot be revoked.
 //
 // It is kept sealed, as Seal writes it, under a key that is somewhere else,
 // and under the name of its backend: one backend's text opens at no other.
