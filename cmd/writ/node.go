@@ -262,25 +262,47 @@ func (n *node) sweep(ctx context.Context) error {
 	}
 }
 
-// run keeps the gateway in order until ctx ends: tasks whose time is over,
-// trust bundles, upstreams whose tools may have changed. It returns early, with
-// an error, if the ledger has failed.
-func (n *node) run(ctx context.Context, changed func()) error {
-	slow := time.NewTicker(10 * time.Second)
-	defer slow.Stop()
+// run waits until ctx ends. It returns early, with an error, if the ledger has
+// failed, whatever else hangs.
+func (n *node) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.ledger.Failed():
+		return errors.New("the ledger has failed: nothing is dispatched any more; start the gateway again")
+	}
+}
+
+// tidy ends the tasks whose time is over and reads the trust bundles anew, until
+// ctx ends. A backend that hangs holds up nothing but that.
+func (n *node) tidy(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.ledger.Failed():
-			return errors.New("the ledger has failed: nothing is dispatched any more; start the gateway again")
-		case name := <-n.upstreams.Changed():
-			n.rediscover(ctx, name)
-			changed()
-		case <-slow.C:
+		case <-tick.C:
 			if err := errors.Join(n.readBundles(), n.gate.Expire(ctx)); err != nil {
 				n.log.Warn("keeping order", "error", err)
 			}
+		}
+	}
+}
+
+// watch asks upstreams again whose tools may have changed, or are not known,
+// until ctx ends. One that hangs holds up nothing but the others' turn.
+func (n *node) watch(ctx context.Context, changed func()) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case name := <-n.upstreams.Changed():
+			n.rediscover(ctx, name)
+			changed()
+		case <-tick.C:
 			for _, u := range n.config.Upstreams {
 				if len(n.gate.Catalog.Entries(u.Name)) == 0 {
 					n.rediscover(ctx, u.Name)

@@ -80,7 +80,7 @@ func (n *node) serve(ctx context.Context, l *listeners) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
-	errs := make(chan error, 6)
+	errs := make(chan error, 8)
 	start := func(what string, f func(context.Context) error) {
 		wg.Go(func() {
 			defer stop() // one door that fails closes the others
@@ -94,7 +94,9 @@ func (n *node) serve(ctx context.Context, l *listeners) error {
 	others := &server.Front{Handler: issuer, TLS: serving, Noise: n.noise}
 	start("the issuer's door", func(ctx context.Context) error { return others.Serve(ctx, l.issuer) })
 	start("the operators' door", func(ctx context.Context) error { return operators.Serve(ctx, l.admin) })
-	start("keeping order", func(ctx context.Context) error { return n.run(ctx, mcp.Changed) })
+	start("the ledger", n.run)
+	start("keeping order", n.tidy)
+	start("watching upstreams", func(ctx context.Context) error { return n.watch(ctx, mcp.Changed) })
 	start("ending credentials", n.sweep)
 	wg.Go(func() { n.askWitnesses(ctx) })
 	start("counting refusals", func(ctx context.Context) error { n.noise.Run(ctx); return nil })
