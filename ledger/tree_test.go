@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -139,4 +140,27 @@ func FuzzProof(f *testing.F) {
 			t.Errorf("%q verifies: %+v", b, v)
 		}
 	})
+}
+
+// TestLogIsNotItsOwnWitness, under whatever name.
+func TestLogIsNotItsOwnWitness(t *testing.T) {
+	s, other := testSigner(t, 1), testSigner(t, 2)
+	var e edge
+	e.add([]byte("x"), nil)
+	b, err := s.checkpoint(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	witness := func(k ed25519.PrivateKey) string {
+		public := append([]byte{algCosignature}, k.Public().(ed25519.PublicKey)...)
+		return fmt.Sprintf("w.example+%08x+%s", keyHash("w.example", public), base64.StdEncoding.EncodeToString(public))
+	}
+	trust := Trust{Origin: "log.example", Logs: []string{s.vkey}, Witnesses: []string{witness(other.key)}}
+	if n, by, err := trust.Checkpoint(b); err != nil || n != 1 || len(by) != 0 {
+		t.Errorf("%d, %v, %v", n, by, err)
+	}
+	trust.Witnesses = append(trust.Witnesses, witness(s.key))
+	if _, _, err := trust.Checkpoint(b); err == nil {
+		t.Error("the log's key is trusted as a witness")
+	}
 }
