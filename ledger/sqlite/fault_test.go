@@ -1,10 +1,12 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -268,4 +270,107 @@ func TestF05FullDiskIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestF31CrashInErasure loses power at every operation of an erasure. After a
+// restart the payload is there and no record says otherwise, or the record is
+// there and the key is nowhere.
+func TestF31CrashInErasure(t *testing.T) {
+	both := map[bool]int{}
+	for step := 1; ; step++ {
+		dir := t.TempDir()
+		d := watch(t, dir)
+		s, err := Open(filepath.Join(dir, "ledger.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := ledger.Open(t.Context(), s, config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, in, end := call(300)
+		rs, err := l.Commit(t.Context(), in, end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := wrappedKey(t, s, rs[0].Index())
+		d.mu.Lock()
+		stop := d.ops + step
+		d.fail = func(_, _ string, n int) int32 {
+			if d.dead = n >= stop; d.dead {
+				return lib.SQLITE_IOERR
+			}
+			return 0
+		}
+		d.mu.Unlock()
+		_, err = l.Erase(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeErasure}}, rs[0].Index())
+		d.mu.Lock()
+		whole := !d.dead
+		d.mu.Unlock()
+		told := outcome{}
+		if err == nil {
+			told.erased = []int64{rs[0].Index()}
+		}
+		after := d.after(t, rand.New(rand.NewPCG(uint64(step), 1)))
+		l.Close()
+		if s, err = Open(filepath.Join(after, "ledger.db")); err != nil {
+			t.Fatal(err)
+		}
+		if l, err = ledger.Open(t.Context(), s, config()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := l.Record(t.Context(), rs[0].Index())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := holds(t, after, key); found == r.Erased { // at once, not only when it is closed
+			t.Errorf("power lost at operation %d: erased %v, and the key is there: %v", step, r.Erased, found)
+		}
+		both[r.Erased]++
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := check(t, after, told); err != nil {
+			t.Fatalf("power lost at operation %d: %v", step, err)
+		}
+		if whole {
+			break
+		}
+	}
+	if both[true] < 2 || both[false] < 2 {
+		t.Errorf("erased, or not: %v", both)
+	}
+}
+
+func wrappedKey(t *testing.T, s *Store, index int64) (key []byte) {
+	t.Helper()
+	err := s.View(t.Context(), func(v ledger.View) error {
+		rs, err := v.Records(t.Context(), ledger.Filter{From: index, To: index + 1})
+		if err == nil {
+			key = rs[0].Wrapped
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// holds says whether a file of a directory contains b.
+func holds(t *testing.T, dir string, b []byte) bool {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, f := range files {
+		all, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || bytes.Contains(all, b)
+	}
+	return found
 }
