@@ -199,7 +199,7 @@ func (c *runCmd) end(ctx context.Context, s *session, car *sidecar) error {
 	fprintf(s.errs, "writ: %s is over: %d permitted, %d denied, %d asked about\n", task, effects["permit"], effects["deny"], effects["step-up"])
 	for _, call := range page.Items {
 		if call.Effect != "permit" && !again(call) {
-			fprintf(s.errs, "  %-8s %-30s %s   writ calls explain %s\n", call.Effect, call.Tool, call.Code, call.ID)
+			fprintf(s.errs, "  %-8s %-30s %-18s writ calls explain %s\n", call.Effect, call.Tool, call.Code, call.ID)
 		}
 	}
 	return nil

@@ -296,6 +296,8 @@ func (s *session) judge(err error) (code int, hint string) {
 		hint = "a proof is good for a minute: is the clock of this machine right?"
 	case writ.StateChanged, writ.ApprovalMismatch:
 		hint = "look again, and decide again"
+	case writ.AgentNotActive:
+		hint = "writ agents ls lists those that are registered"
 	case writ.SelfApproval:
 		hint = "somebody who is neither the user nor the agent's owner has to approve"
 	case writ.AlreadyDecided:
