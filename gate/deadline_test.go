@@ -83,6 +83,28 @@ func TestF29ApprovalEndsWhileACallIsHeldUp(t *testing.T) {
 	}
 }
 
+// TestExpiredProofIsOnRecord decides about a caller whose proof has expired since
+// it was verified: that is a refusal of somebody who is known.
+func TestExpiredProofIsOnRecord(t *testing.T) {
+	w := writtest.New(t, writtest.Setup{Tools: []writtest.Tool{{Name: "desk.get", Tier: writ.ReadOnly}}})
+	a := w.Agent("billing")
+	a.Open(everything())
+	r := a.Request("desk.get", `{}`)
+	if _, err := w.Gate.Identify(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	w.Clock.Advance(devca.Lifetime)
+	if _, err := w.Gate.Do(t.Context(), r); writ.AsDenial(err).Code != writ.Unauthenticated || len(w.Tools.Seen()) != 0 {
+		t.Errorf("under a proof that has expired: %v", err)
+	}
+	if types := onRecord(t, w, r.Call); len(types) != 1 || types[0] != ledger.TypeDecision {
+		t.Errorf("on record is %v", types)
+	}
+	if _, err := w.Gate.Identify(t.Context(), r); writ.AsDenial(err).Code != writ.Unauthenticated {
+		t.Errorf("Identify = %v", err)
+	}
+}
+
 // TestP4NothingIsToldAfterTheEnd asks again for the outcome of a call, once its
 // task is over or its agent may not act.
 func TestP4NothingIsToldAfterTheEnd(t *testing.T) {

@@ -72,9 +72,13 @@ func (g *Gate) Identify(ctx context.Context, r *Request) (*identity.Proven, erro
 		return r.who, nil
 	}
 	if g.Ledger.Time() >= r.who.Until {
-		return nil, writ.Refuse(writ.Unauthenticated, "the proof of who you are has expired meanwhile; make the request again", nil)
+		return nil, expired()
 	}
 	return r.who, nil
+}
+
+func expired() error {
+	return writ.Refuse(writ.Unauthenticated, "the proof of who you are has expired meanwhile; make the request again", nil)
 }
 
 // List gives the tools that a caller's task may use, sorted by name: reviewed,

@@ -109,11 +109,12 @@ type Permit struct {
 // recorded by Carry, with the intent.
 func (g *Gate) Decide(ctx context.Context, r *Request) (*Permit, error) {
 	// 1. Identify: who holds the key? Who proves none is counted, not listed.
-	who, err := g.Identify(ctx, r)
-	if err != nil {
-		return nil, err
+	if r.who == nil {
+		if _, err := g.Identify(ctx, r); err != nil {
+			return nil, err
+		}
 	}
-	return g.decide(ctx, &attempt{Request: r, who: who})
+	return g.decide(ctx, &attempt{Request: r, who: r.who})
 }
 
 // decide is Decide for a proven caller. A commit that finds the state changed
@@ -130,6 +131,9 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 	q := &a.query
 	*q = writ.Query{Version: 1, Call: a.Call, Time: g.Ledger.Time(), Caller: a.who.Caller, Claim: a.Claim, Action: a.Action}
 	a.reads, a.approval, a.decided = nil, nil, false
+	if q.Time >= a.who.Until {
+		return nil, expired()
+	}
 
 	// 2. Place: which agent, which task, which tool as pinned, and arguments
 	// that are complete, valid and canonical. From here on only these bytes
