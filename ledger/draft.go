@@ -37,12 +37,9 @@ func newDraft(l *Ledger) *draft {
 // sweepEvery is how often rows whose time is over are looked for.
 const sweepEvery = 1000 // milliseconds
 
-// load reads what the batch names: rows that the cache does not know. Rows that
-// are to exist once, and intents, are taken not to be there, unless it is told
-// to look.
-func (d *draft) load(ctx context.Context, v View, batch []*request, look bool) error {
-	var missing []rowKey
-	var intents []Filter
+// needs gives the rows that a batch names and nobody knows, and the intents to
+// look for.
+func (d *draft) needs(batch []*request, look bool) (missing []rowKey, intents []Filter) {
 	want := func(kind, key string, once bool) {
 		k := rowKey{kind, key}
 		if d.base[k] != nil && (once || !d.fresh[k]) {
@@ -89,6 +86,14 @@ func (d *draft) load(ctx context.Context, v View, batch []*request, look bool) e
 			}
 		}
 	}
+	return missing, intents
+}
+
+// load reads what the batch names: rows that the cache does not know. Rows that
+// are to exist once, and intents, are taken not to be there, unless it is told
+// to look.
+func (d *draft) load(ctx context.Context, v View, batch []*request, look bool) error {
+	missing, intents := d.needs(batch, look)
 	at := d.l.cache.at()
 	rows, err := v.Rows(ctx, missing...)
 	if err != nil {
