@@ -88,12 +88,15 @@ func (g *guard) control(_ context.Context, network, address string, _ syscall.Ra
 	return g.check(ap.Addr())
 }
 
+func (g *guard) dialer() *net.Dialer {
+	return &net.Dialer{Timeout: 10 * time.Second, ControlContext: g.control, Resolver: g.resolver}
+}
+
 // transport is one pool of connections behind the guard. It asks no proxy,
 // decompresses nothing, and follows nothing.
 func (g *guard) transport() *http.Transport {
-	d := &net.Dialer{Timeout: 10 * time.Second, ControlContext: g.control, Resolver: g.resolver}
 	return &http.Transport{
-		DialContext:            d.DialContext,
+		DialContext:            g.dialer().DialContext,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -111,9 +114,14 @@ func (g *guard) transport() *http.Transport {
 type guarded struct{ secure, plain *http.Transport }
 
 func newGuarded(g guard) *guarded {
-	plain := g
-	plain.named = true
+	plain := g.plain()
 	return &guarded{g.transport(), plain.transport()}
+}
+
+// plain is the guard of what is sent without TLS.
+func (g guard) plain() guard {
+	g.named = true
+	return g
 }
 
 // RoundTrip implements http.RoundTripper.

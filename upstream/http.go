@@ -44,6 +44,7 @@ var untouched = []int{
 type endpoint struct {
 	url    *url.URL
 	client *guarded
+	lean   *lean         // nil if requests need more than it does, such as TLS
 	base   http.Header   // of every request; never changed
 	silent time.Duration // how long a stream may be
 }
@@ -53,11 +54,19 @@ func newEndpoint(c *Config) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &endpoint{url: u, client: newGuarded(g), silent: maxSilent, base: http.Header{
+	return &endpoint{url: u, client: newGuarded(g), lean: newLean(g.plain(), u), silent: maxSilent, base: http.Header{
 		"Content-Type": {"application/json"},
 		"Accept":       {"application/json, text/event-stream"},
 		"User-Agent":   {"writ"},
 	}}, nil
+}
+
+// close lets go of every connection that is not in use.
+func (e *endpoint) close() {
+	e.client.CloseIdleConnections()
+	if e.lean != nil {
+		e.lean.close()
+	}
 }
 
 // header is a new header. Nothing a caller sent is in it.
@@ -70,6 +79,13 @@ func (e *endpoint) header() http.Header {
 // do sends one request with its whole body. It is an error that wraps
 // ErrNotSent if there never was a connection to send it on.
 func (e *endpoint) do(ctx context.Context, method string, h http.Header, body []byte) (*http.Response, error) {
+	if e.lean != nil && method == http.MethodPost && len(body) <= maxLean {
+		resp, connected, err := e.lean.post(ctx, h, body)
+		if err != nil && !connected {
+			return nil, notSent(err)
+		}
+		return resp, err
+	}
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	r := &http.Request{Method: method, URL: e.url, Host: e.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}

@@ -247,7 +247,7 @@ func (s *Set) Close() {
 			p.closeTask("")
 			p.running.Wait()
 			if p.http != nil {
-				p.http.client.CloseIdleConnections()
+				p.http.close()
 			}
 		})
 	}
