@@ -177,3 +177,44 @@ func TestOneNameOneRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestP16ClockSetBack sets the clock back behind what is on record: nothing is
+// given until it is right again, and what was over stays over.
+func TestP16ClockSetBack(t *testing.T) {
+	w := writtest.New(t, writtest.Setup{Tools: []writtest.Tool{{Name: "desk.get", Tier: writ.ReadOnly}}})
+	short, long := w.Agent("billing"), w.Agent("billing")
+	task := everything()
+	task.Expires = w.Clock.Now().Add(10 * time.Minute).UnixMilli()
+	short.Open(task)
+	long.Open(everything())
+	call := func(a *writtest.Agent) writ.Code {
+		_, err := a.Call("desk.get", `{}`)
+		if err == nil {
+			return ""
+		}
+		return writ.AsDenial(err).Code
+	}
+	for _, x := range []struct {
+		move        time.Duration
+		short, long writ.Code
+	}{
+		{0, "", ""},
+		{11 * time.Minute, writ.OutsideTask, ""},
+		{-5 * time.Minute, writ.Unavailable, writ.Unavailable},
+		{-10 * 365 * 24 * time.Hour, writ.BadSVID, writ.BadSVID}, // from before its certificate
+		{10*365*24*time.Hour + 5*time.Minute, writ.OutsideTask, ""},
+		{-time.Second, writ.OutsideTask, ""}, // a moment behind: the log's time counts
+	} {
+		w.Clock.Advance(x.move)
+		before := len(w.Tools.Seen())
+		if got := call(short); got != x.short {
+			t.Errorf("after %v, in the short task: %q, want %q", x.move, got, x.short)
+		}
+		if got := call(long); got != x.long {
+			t.Errorf("after %v, in the long task: %q, want %q", x.move, got, x.long)
+		}
+		if called := len(w.Tools.Seen()) > before; called != (x.long == "") {
+			t.Errorf("after %v: the tool was called: %v", x.move, called)
+		}
+	}
+}

@@ -204,7 +204,8 @@ func TestZeroPermitPermitsNothing(t *testing.T) {
 	}
 	a := w.Agent("billing")
 	a.Open(writ.Task{Grant: writ.Grant{{Tool: "*"}}})
-	p, err := w.Gate.Decide(t.Context(), a.Request("desk.get", `{}`))
+	r := a.Request("desk.get", `{}`)
+	p, err := w.Gate.Decide(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +214,9 @@ func TestZeroPermitPermitsNothing(t *testing.T) {
 	}
 	if res, err := w.Gate.Carry(t.Context(), p); err == nil || res != nil {
 		t.Errorf("a permit was carried twice: %v, %v", res, err)
+	}
+	if types := onRecord(t, w, r.Call); len(types) != 2 {
+		t.Errorf("a spent permit came as far as the record: %v", types)
 	}
 	if n := len(w.Tools.Seen()); n != 1 {
 		t.Errorf("the tool was called %d times", n)

@@ -275,3 +275,25 @@ func TestH77NoiseIsCountedExactly(t *testing.T) {
 		t.Errorf("sample = %q", sample)
 	}
 }
+
+// TestH80gTasksAreNotPassedOn asks for what upstreams may have and we do not
+// serve: nobody's handle of a task, or question, reaches any of them.
+func TestH80gTasksAreNotPassedOn(t *testing.T) {
+	d := open(t, writtest.Setup{}, nil)
+	p := d.agent("files.*", "mail.*", "bank.*")
+	for _, method := range []string{
+		"tasks/get", "tasks/result", "tasks/list", "tasks/cancel", "tasks/update", "completion/complete", "resources/subscribe", "resources/unsubscribe",
+		"sampling/createMessage", "roots/list", "elicitation/create", "tools/call/", "Tools/call",
+	} {
+		a := p.ask(method, "", `"taskId":"somebody's"`)
+		if strings.HasPrefix(method, "completion/") {
+			a = p.ask(method, "", `"ref":{"type":"ref/prompt","name":"x"},"argument":{"name":"x","value":"y"}`)
+		}
+		if code, _ := a.json.Pointer("/error/code").Number(); code != "-32601" || a.status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", method, a.status, a.body)
+		}
+	}
+	if n := len(d.Tools.Seen()); n != 0 {
+		t.Errorf("%d actions reached the tools", n)
+	}
+}
