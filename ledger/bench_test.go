@@ -24,7 +24,7 @@ func BenchmarkCall(b *testing.B) {
 }
 
 func benchmarkCall(b *testing.B, appenders int) {
-	b.Setenv("TMPDIR", "/tmp") // a real disk, with real syncs
+	b.Setenv("TMPDIR", "") // a real disk, with real syncs
 	l := open(b)
 	query, decision, result := bytes.Repeat([]byte("q"), 2000), bytes.Repeat([]byte("d"), 300), bytes.Repeat([]byte("r"), 600)
 	b.ReportAllocs()

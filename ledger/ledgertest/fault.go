@@ -177,7 +177,7 @@ func erasureFaults(t *testing.T, d Database) {
 // record finds it there; what failed is there once, or not at all; and what
 // was counted is what is there.
 func everyUpdate(t *testing.T, fresh func(t *testing.T) Database) {
-	const calls, updates = 4, 14
+	const calls, updates = 2, 7
 	before, during, after := func(f *Faults) *func(int64) error { return &f.Before },
 		func(f *Faults) *func(int64) error { return &f.During }, func(f *Faults) *func(int64) error { return &f.After }
 	for _, c := range []struct {
