@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -77,6 +78,7 @@ func (n *node) serve(ctx context.Context, l *listeners) error {
 	}
 	operators := n.operators()
 
+	debug.FreeOSMemory() // of what reading the policies took
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup

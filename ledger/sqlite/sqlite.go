@@ -80,7 +80,7 @@ func Open(path string) (*Store, error) {
 func (s *Store) open(dsn string) (err error) {
 	s.write, err = dial(dsn, busyTimeout, "page_size=8192", "journal_mode=WAL",
 		"synchronous=FULL", "fullfsync=ON", "checkpoint_fullfsync=ON", "wal_autocheckpoint=0",
-		"secure_delete=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-8192")
+		"secure_delete=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-4096")
 	if err != nil {
 		return classify(err, before)
 	}
@@ -91,7 +91,7 @@ func (s *Store) open(dsn string) (err error) {
 		return err
 	}
 	for range readers {
-		c, err := dial(dsn, busyTimeout, "query_only=ON", "trusted_schema=OFF", "cache_size=-1024")
+		c, err := dial(dsn, busyTimeout, "query_only=ON", "trusted_schema=OFF", "cache_size=-512")
 		if err != nil {
 			return classify(err, before)
 		}
