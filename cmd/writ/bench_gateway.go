@@ -229,7 +229,7 @@ func benchDecide(rounds int, sizes ...int) ([]time.Duration, error) {
 			{Argument: "/order", Origin: writ.FromPrompt}, {Argument: "/question", Origin: writ.FromAgent},
 		},
 	}
-	const calls = 1000
+	const turns, calls = 20, 50 // short turns, so that what else runs disturbs all sizes alike
 	took := make([][]time.Duration, len(sizes))
 	bundles := make([]*policy.Bundle, len(sizes))
 	for i, n := range sizes {
@@ -238,7 +238,7 @@ func benchDecide(rounds int, sizes ...int) ([]time.Duration, error) {
 			return nil, err
 		}
 	}
-	for range rounds {
+	for range rounds * turns {
 		for i, b := range bundles {
 			q.Bundle = b.Digest()
 			began := time.Now()
