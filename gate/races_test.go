@@ -310,6 +310,18 @@ func TestCommitSeesWhatChangedAfterTheDecision(t *testing.T) {
 		"the tool is reviewed as privileged": {func(w *writtest.World, _ *writtest.Agent) {
 			w.Offer(writtest.Tool{Name: "desk.close", Tier: writ.Privileged})
 		}, writ.ApprovalRequired},
+		"the tool's review is taken away": {func(w *writtest.World, _ *writtest.Agent) {
+			_, err := w.Ledger.Commit(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin}, Changes: []ledger.Change{{Op: ledger.Delete, Kind: registry.KindTool, Key: "desk.close"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, writ.StateChanged},
+		"the key gets another task": {func(w *writtest.World, a *writtest.Agent) {
+			if _, err := w.Gate.EndTask(t.Context(), a.Task.ID, "over", "omar"); err != nil {
+				t.Fatal(err)
+			}
+			a.Open(everything())
+		}, writ.StateChanged},
 		"the budget is spent": {func(w *writtest.World, a *writtest.Agent) {
 			if _, err := a.Call("desk.close", `{}`); err != nil {
 				t.Fatal(err)
