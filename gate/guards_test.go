@@ -310,8 +310,9 @@ func TestBackendThatIsNotThere(t *testing.T) {
 	if _, err := w.Gate.Do(t.Context(), r); writ.AsDenial(err).Code != writ.CredentialUnavailable || len(w.Tools.Seen()) != 0 {
 		t.Errorf("Do = %v", err)
 	}
-	if types := onRecord(t, w, r.Call); len(types) != 1 || types[0] != ledger.TypeDecision {
-		t.Errorf("on record is %v", types)
+	records, err := w.Ledger.Records(t.Context(), ledger.Filter{Call: r.Call})
+	if err != nil || len(records) != 1 || records[0].Leaf.Type != ledger.TypeDecision || records[0].Leaf.Effect != writ.Deny.String() {
+		t.Errorf("policy permitted it, and it was refused; on record is %+v, %v", records, err)
 	}
 }
 

@@ -314,6 +314,45 @@ func TestContinuationsAreAdmittedByUpstream(t *testing.T) {
 			refused(t, err, writ.Forbidden)
 		}
 	}
+	a := ask("forms", "send", `{"to":"x"}`)
+	for _, inputs := range []writ.JSON{`{"q":`, `{"q":1,"q":2}`, `[]`, `{} {}`} {
+		a.Inputs = inputs
+		_, err := c.Place(a)
+		refused(t, err, writ.InvalidRequest)
+	}
+	a.Inputs = `{ "q": {"b": 1, "a": 2} }`
+	if placed, err := c.Place(a); err != nil || placed.Action.Inputs != `{"q":{"a":2,"b":1}}` || placed.Inputs.JSON() != placed.Action.Inputs {
+		t.Errorf("placed %s, %v", placed.Action.Inputs, err)
+	}
+}
+
+// TestResourcesAreOneAction reads a resource: which one is an argument, and
+// nothing else names it.
+func TestResourcesAreOneAction(t *testing.T) {
+	c, _ := open(t, file)
+	raw := writ.JSON(`{"inputSchema":{"properties":{"uri":{"type":"string"}},"required":["uri"],"type":"object"}}`)
+	if err := c.Offer(t.Context(), "fs", []registry.Definition{{Kind: writ.KindResource, Upstream: "fs", Name: "resource", Raw: raw}}); err != nil {
+		t.Fatal(err)
+	}
+	accept(t, c, c.Entries("fs")[0], writ.ReadOnly)
+	placed, err := c.Place(writ.Action{Kind: writ.KindResource, Upstream: "fs", Name: "file:///a", Arguments: `{"uri":"file:///b"}`})
+	if err != nil || placed.Tool.Name != "fs.resource:read" || placed.Action.Name != "resource" || placed.Action.Arguments != `{"uri":"file:///b"}` {
+		t.Errorf("placed %+v, %v", placed.Action, err)
+	}
+}
+
+// TestReviewOfWhatAnotherReviewed accepts a definition that somebody else has
+// said something else of meanwhile.
+func TestReviewOfWhatAnotherReviewed(t *testing.T) {
+	c, l := open(t, file)
+	e := offer(t, c, "mail", send)[0]
+	_, err := l.Commit(t.Context(), &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeTool}, Changes: []ledger.Change{{Op: ledger.Put, Kind: registry.KindTool, Key: "mail.send", Value: []byte(`{"definition":"sha256:x","tier":"privileged","result":{"integrity":"untrusted","class":"internal"}}`)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Accept(t.Context(), "omar", map[writ.ToolName]registry.Review{"mail.send": {Definition: e.Tool.Definition, Tier: writ.BoundedWrite}}); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("Accept = %v, want a conflict", err)
+	}
 }
 
 func TestReviewsSurviveARestart(t *testing.T) {
