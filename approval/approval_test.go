@@ -345,3 +345,75 @@ func TestVoidEndsATasksRequests(t *testing.T) {
 		t.Errorf("after Void these wait: %v", waiting)
 	}
 }
+
+// TestMoreIsAskedThanOneSays asks for more than a reviewer without a passkey is
+// worth: it goes on waiting, and the same person, or key, does not count twice.
+func TestMoreIsAskedThanOneSays(t *testing.T) {
+	ctx := t.Context()
+	b, c := open(t)
+	q := payment(c)
+	r := ask(t, b, q, writ.OnePasskey)
+	got, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"))
+	if err != nil || got.State != approval.Pending {
+		t.Fatalf("after one reviewer: %+v, %v", got, err)
+	}
+	for name, again := range map[string]approval.Answer{
+		"the same person": yes("omar"), "under another key": {By: "omar", Key: "other", Yes: true}, "under another name": {By: "olga", Key: "key-of-omar", Yes: true},
+	} {
+		_, err := b.Answer(ctx, r.ID, q.Action.Digest(), again)
+		t.Run(name, func(t *testing.T) { refused(t, err, writ.AlreadyDecided) })
+	}
+	if got, err := b.Find(ctx, q.Task.ID, q.Action.Digest()); err != nil || got.State != approval.Pending || got.Assurance() != writ.OneReviewer {
+		t.Errorf("found %+v, %v", got, err)
+	}
+}
+
+// TestH36RoleIsReadAgain takes the role away between what was read and what is
+// committed: of the answer, and of the call.
+func TestH36RoleIsReadAgain(t *testing.T) {
+	ctx := t.Context()
+	suspend := func(b *approval.Book) {
+		t.Helper()
+		_, err := b.Ledger.Commit(ctx, &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeAdmin}, Changes: []ledger.Change{{Op: ledger.Put, Kind: "operator", Key: "omar", Value: []byte("suspended")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads := ledger.Expect{Kind: "operator", Key: "omar", At: ledger.Absent}
+
+	b, c := open(t)
+	q := payment(c)
+	r := ask(t, b, q, writ.OneReviewer)
+	suspend(b)
+	_, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"), reads)
+	refused(t, err, writ.AlreadyDecided)
+
+	b, c = open(t)
+	q = payment(c)
+	r = ask(t, b, q, writ.OneReviewer)
+	if _, err := b.Answer(ctx, r.ID, q.Action.Digest(), yes("omar"), reads); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = b.Find(ctx, q.Task.ID, q.Action.Digest()); err != nil || r.State != approval.Approved {
+		t.Fatalf("found %+v, %v", r, err)
+	}
+	expect, used, err := r.Use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	suspend(b)
+	_, err = b.Ledger.Commit(ctx, &ledger.Entry{Leaf: ledger.Leaf{Type: ledger.TypeIntent, Call: "call_1"}, Expect: expect, Changes: []ledger.Change{used}})
+	if !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("using what a suspended operator approved: %v", err)
+	}
+}
+
+// TestRequestEndsWithItsTask asks in a task that is nearly over.
+func TestRequestEndsWithItsTask(t *testing.T) {
+	b, c := open(t)
+	q := payment(c)
+	q.Task.Expires = c.now().Add(time.Minute).UnixMilli()
+	if r := ask(t, b, q, writ.OneReviewer); r.Expires != q.Task.Expires {
+		t.Errorf("waits until %d, and its task until %d", r.Expires, q.Task.Expires)
+	}
+}

@@ -144,6 +144,17 @@ func TestWithinLimits(t *testing.T) {
 }
 
 // An empty list is within no bound: there is nobody in it to be allowed.
+func TestListInAListIsWithinNoBound(t *testing.T) {
+	b := load(t, permitAll)
+	for list, want := range map[string]writ.Code{`["x"]`: "", `[["x"]]`: writ.OutsideTask, `["x",["x"]]`: writ.OutsideTask} {
+		q := ask(t, b, "mail.send", `{"extra":{"l":`+list+`},"to":"a"}`)
+		bounds(writ.Bound{Argument: "/extra/l", In: []string{"x"}})(q)
+		if d := decide(t, b, q); d.Code != want {
+			t.Errorf("%s: %+v, want %q", list, d, want)
+		}
+	}
+}
+
 func TestEmptyListIsWithinNoBound(t *testing.T) {
 	b := load(t, permitAll)
 	q := ask(t, b, "mail.send", `{"cc":[],"to":"a"}`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -442,5 +443,30 @@ func TestH72CheckingIsBounded(t *testing.T) {
 	}
 	if e := offer(t, c, "big", `{"name":"t","inputSchema":{"type":"object","properties":{"a":{"$dynamicRef":"#n"}},"$defs":{"n":{"$dynamicAnchor":"n"}}}}`)[0]; e.Quarantine != registry.TooComplex {
 		t.Errorf("a reference that leads where it is followed is %q", e.Quarantine)
+	}
+}
+
+// TestH65SchemaReadsNoFile refers to a schema on the disk that is a good one.
+func TestH65SchemaReadsNoFile(t *testing.T) {
+	c, _ := open(t, file)
+	name := filepath.Join(t.TempDir(), "good.json")
+	if err := os.WriteFile(name, []byte(`{"type":"object"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := offer(t, c, "x", `{"name":"t","inputSchema":{"$ref":"file://`+name+`"}}`)[0]; e.Quarantine != registry.BadSchema {
+		t.Errorf("a schema that refers to a file is %q", e.Quarantine)
+	}
+}
+
+// TestH80cOneNameOneTool offers two tools of one name.
+func TestH80cOneNameOneTool(t *testing.T) {
+	c, _ := open(t, file)
+	accept(t, c, offer(t, c, "mail", send)[0], writ.BoundedWrite)
+	twice := registry.Definition{Kind: writ.KindTool, Upstream: "mail", Name: "send", Raw: writ.JSON(send)}
+	if err := c.Offer(t.Context(), "mail", []registry.Definition{twice, twice}); err == nil {
+		t.Error("two tools of one name were taken")
+	}
+	if _, err := c.Place(ask("mail", "send", `{"to":"x"}`)); err != nil {
+		t.Errorf("what was offered before: %v", err)
 	}
 }

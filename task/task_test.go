@@ -230,3 +230,36 @@ func TestFirstCallsOfAKeyShareOneUnattendedTask(t *testing.T) {
 		t.Errorf("the first calls of one key ran in %d tasks", len(seen))
 	}
 }
+
+// TestNoTaskLivesLonger opens a task for a week.
+func TestNoTaskLivesLonger(t *testing.T) {
+	b, _, c := open(t)
+	w := billing("k")
+	w.Expires = c.now().Add(7 * 24 * time.Hour).UnixMilli()
+	if h, err := b.Open(t.Context(), w); err != nil || h.Task.Expires != c.now().Add(task.MaxLife).UnixMilli() {
+		t.Errorf("ends at %d, %v", h.Task.Expires, err)
+	}
+}
+
+// TestTasksEndOnce ends a task many times at once: it is on record once.
+func TestTasksEndOnce(t *testing.T) {
+	ctx := t.Context()
+	b, l, _ := open(t)
+	h, err := b.Open(ctx, billing("k1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if _, err := b.End(ctx, h.Task.ID, "over", "omar"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	ends, err := l.Records(ctx, ledger.Filter{Type: ledger.TypeTaskEnd})
+	if err != nil || len(ends) != 1 {
+		t.Errorf("%d ends are on record, %v", len(ends), err)
+	}
+}
