@@ -12,7 +12,7 @@ type Limits struct {
 	Requests      int     // in flight, of everybody; 1024
 	Bytes         int64   // of their bodies; 128 MiB
 	KeyRequests   int     // in flight, of one key; 64
-	KeyRate       float64 // requests a second of one key; 200, and twice as many in a burst
+	KeyRate       float64 // requests a second of one key; 200, and twice as many in a burst. One of more than 16 KiB counts as several.
 	Streams       int     // that only listen, of everybody; 2048
 	KeyStreams    int     // that only listen, of one key; 8
 	KeySessions   int     // of the legacy wire, of one key; 32
@@ -74,9 +74,13 @@ func (m *meter) enter(bytes int64, l Limits) (leave func(), ok bool) {
 	}, true
 }
 
-// take lets one more request of a key begin, or says why not. done must
-// follow, if it may.
-func (m *meter) take(key writ.Thumbprint, now time.Time, l Limits) (done func(), err error) {
+// perRequest is how many bytes of a body count as one request: whatever is
+// asked is kept, so that large requests cost more than small ones.
+const perRequest = 16 << 10
+
+// take lets one more request of a key begin, whose body has so many bytes, or
+// says why not. done must follow, if it may.
+func (m *meter) take(key writ.Thumbprint, bytes int64, now time.Time, l Limits) (done func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sweep(now, l)
@@ -90,7 +94,7 @@ func (m *meter) take(key writ.Thumbprint, now time.Time, l Limits) (done func(),
 	case u.requests >= l.KeyRequests:
 		return nil, tooMany("this agent has more requests under way than it may")
 	}
-	u.tokens--
+	u.tokens -= 1 + float64(bytes/perRequest) // below zero: the next ones wait for it
 	u.requests++
 	return func() {
 		m.mu.Lock()

@@ -295,7 +295,7 @@ func (x *exchange) post(body []byte) error {
 	if x.req.ID == "" {
 		return x.notification()
 	}
-	done, err := x.m.meter.take(x.who.Caller.Key, x.m.config.Now(), x.m.config.Limits)
+	done, err := x.m.meter.take(x.who.Caller.Key, x.r.ContentLength, x.m.config.Now(), x.m.config.Limits)
 	if err != nil {
 		return err
 	}

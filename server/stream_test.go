@@ -270,6 +270,29 @@ func TestRateOfOneKey(t *testing.T) {
 	}
 }
 
+// TestH77LargeRequestsCountMore asks with a megabyte: every request is kept, and
+// a key's rate is one of bytes as well.
+func TestH77LargeRequestsCountMore(t *testing.T) {
+	d := open(t, writtest.Setup{}, func(c *server.Config) { c.Limits = server.Limits{KeyRate: 10} })
+	p := d.agent("files.*")
+	body := modern("1", "tools/list", "", "")
+	large := func() string {
+		return p.do("POST", "/mcp", headers("tools/list", ""), body+strings.Repeat(" ", 1<<20-len(body))).code()
+	}
+	if code := large(); code != "" {
+		t.Fatalf("the first: %s", code)
+	}
+	for _, x := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "rate_limited"}, {4 * time.Second, "rate_limited"}, {time.Second, ""}} { // 65 requests, of which 20 were a burst
+		d.Clock.Advance(x.after)
+		if code := p.ask("tools/list", "", "").code(); code != x.want {
+			t.Errorf("%v later: %q, want %q", x.after, code, x.want)
+		}
+	}
+}
+
 // session begins a session of 2025-11-25, and gives the headers for it.
 func (p *peer) session(capabilities string) http.Header {
 	p.d.t.Helper()
