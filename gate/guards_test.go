@@ -245,8 +245,12 @@ func TestHaltFile(t *testing.T) {
 	} {
 		calls, minted := len(w.Tools.Seen()), len(w.Vault.Log())
 		arm()
-		if _, err := a.Call("desk.get", `{}`); writ.AsDenial(err).Code != writ.Halted || len(w.Tools.Seen()) != calls {
+		r := a.Request("desk.get", `{}`)
+		if _, err := w.Gate.Do(t.Context(), r); writ.AsDenial(err).Code != writ.Halted || len(w.Tools.Seen()) != calls {
 			t.Errorf("%s: %v, the tool was called %d times", name, err, len(w.Tools.Seen())-calls)
+		}
+		if types := onRecord(t, w, r.Call); (types[0] == ledger.TypeDecision) != (name == "before") {
+			t.Errorf("%s: on record is %v", name, types)
 		}
 		if n := len(w.Vault.Log()); name != "while it mints" && slices.Contains(w.Vault.Log()[minted:n], "mint") {
 			t.Errorf("%s: a credential was minted", name)
