@@ -197,32 +197,50 @@ func (m *Memory) shelve(h *history, look *search, s *shelf, l leaf) {
 	if s.texts[l.text] {
 		return // whoever finds it finds the older one
 	}
-	if m.room(h, l, s.fresh(l.text, maxWords-len(h.untrusted.words)-len(h.sent.words))) {
-		s.put(l, look.standing(h.prompt, l.text) >= 0)
+	words := -1
+	if most := m.room(h, l); most >= 0 {
+		words = s.put(l, look.standing(h.prompt, l.text) >= 0, min(most, maxWords-len(h.untrusted.words)-len(h.sent.words)))
 	}
+	m.take(h, l, words)
 }
 
 // trust remembers a text that somebody trusted said. One that was read before
 // adds nothing.
 func (m *Memory) trust(h *history, l leaf) {
-	if _, known := h.trusted[l.text]; !known && m.room(h, l, 0) {
+	if _, known := h.trusted[l.text]; known {
+		return
+	}
+	words := min(m.room(h, l), 0)
+	if words == 0 {
 		h.trusted[l.text] = l
 	}
+	m.take(h, l, words)
 }
 
-// room takes what a leaf takes, which has so many new words, or notes that
-// there is no room.
-func (m *Memory) room(h *history, l leaf, words int) bool {
-	text := len(l.text) + len(l.field) + perLeaf
-	size := int64(text) + int64(words)*perWord
-	if h.gone || words < 0 || h.text+text > maxText || m.held.Load()+size > maxAll {
-		h.over = true
-		return false
+// room is how many new words there is room for, if there is room for a leaf;
+// else it is negative.
+func (m *Memory) room(h *history, l leaf) int {
+	if h.gone || h.text+l.size() > maxText {
+		return -1
 	}
-	h.text += text
+	left := maxAll - m.held.Load() - int64(l.size())
+	if left < 0 {
+		return -1
+	}
+	return int(left / perWord)
+}
+
+// take counts what a leaf takes, which has so many new words, or notes that
+// there was no room for it.
+func (m *Memory) take(h *history, l leaf, words int) {
+	if words < 0 {
+		h.over = true
+		return
+	}
+	size := int64(l.size()) + int64(words)*perWord
+	h.text += l.size()
 	h.size += size
 	m.held.Add(size)
-	return true
 }
 
 // Trace gives the origin of every text and number in args, in order, and then

@@ -13,8 +13,8 @@ import (
 type shelf struct {
 	leaves []leaf
 	texts  map[string]bool
-	words  map[string][]int32 // by word, the texts that it stands in
-	starts map[string][]int32 // by their first minQuote bytes, the texts that are as long
+	words  map[string]*[]int32 // by word, the texts that it stands in
+	starts map[string][]int32  // by their first minQuote bytes, the texts that are as long
 }
 
 // A leaf is one text that a task has read, and where.
@@ -24,37 +24,51 @@ type leaf struct {
 	text  string // exact if it is trusted, normal if not
 }
 
-// fresh counts the words of a text that are not here yet; -1 if there are more
-// than most.
-func (s *shelf) fresh(text string, most int) int {
-	found := map[string]bool{}
-	for word := range words(text) {
-		if s.words[word] == nil {
-			if found[word] = true; len(found) > most {
-				return -1
-			}
-		}
-	}
-	return len(found)
-}
+// size is what a leaf takes, words aside.
+func (l *leaf) size() int { return len(l.text) + len(l.field) + perLeaf }
 
-// put adds a text that is not here yet. One that is named is the user's own
-// word as well: a value may hold it.
-func (s *shelf) put(l leaf, named bool) {
+// put adds a text that is not here yet, and says how many words were not. If
+// those are more than most it adds nothing, and says -1. A text that is named
+// is the user's own word as well: a value may hold it.
+func (s *shelf) put(l leaf, named bool, most int) (fresh int) {
 	if s.texts == nil {
-		s.texts, s.words, s.starts = map[string]bool{}, map[string][]int32{}, map[string][]int32{}
+		s.texts, s.words, s.starts = map[string]bool{}, map[string]*[]int32{}, map[string][]int32{}
 	}
 	n := int32(len(s.leaves))
-	s.leaves = append(s.leaves, l)
-	s.texts[l.text] = true
 	for word := range words(l.text) {
-		if in := s.words[word]; len(in) == 0 || in[len(in)-1] != n {
-			s.words[word] = append(in, n)
+		in := s.words[word]
+		if in == nil {
+			if fresh >= most {
+				s.undo(l.text, n)
+				return -1
+			}
+			fresh++
+			in = new([]int32)
+			s.words[word] = in
+		}
+		if len(*in) == 0 || (*in)[len(*in)-1] != n {
+			*in = append(*in, n)
 		}
 	}
+	s.leaves = append(s.leaves, l)
+	s.texts[l.text] = true
 	if len(l.text) >= minQuote && !named {
 		start := l.text[:minQuote]
 		s.starts[start] = append(s.starts[start], n)
+	}
+	return fresh
+}
+
+// undo takes the words of a text out again.
+func (s *shelf) undo(text string, n int32) {
+	for word := range words(text) {
+		in := s.words[word]
+		if in == nil || (*in)[len(*in)-1] != n {
+			continue
+		}
+		if *in = (*in)[:len(*in)-1]; len(*in) == 0 {
+			delete(s.words, word)
+		}
 	}
 }
 
@@ -81,11 +95,12 @@ func (s *shelf) holding(look *search, value string) (first int32, at int) {
 	var in []int32
 	for word := range words(value) {
 		look.left -= each
-		if list := s.words[word]; wordless || len(list) < len(in) {
-			in, wordless = list, false
-		}
-		if len(in) == 0 {
+		list := s.words[word]
+		if list == nil {
 			return none, 0
+		}
+		if wordless || len(*list) < len(in) {
+			in, wordless = *list, false
 		}
 	}
 	if wordless {

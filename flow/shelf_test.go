@@ -19,10 +19,16 @@ func TestShelfFindsWhatReadingFinds(t *testing.T) {
 		var all []string
 		for i, l := range rapid.SliceOfN(text, 0, 60).Draw(t, "texts") {
 			if !s.texts[l] {
-				if got, want := s.fresh(l, 100), len(different(l, &s)); got != want {
-					t.Fatalf("fresh(%q) = %d, want %d", l, got, want)
+				want := len(different(l, &s))
+				if want > 0 {
+					before := len(s.words)
+					if got := s.put(leaf{text: l}, false, want-1); got != -1 || len(s.words) != before {
+						t.Fatalf("put(%q) without room = %d, and %d words more", l, got, len(s.words)-before)
+					}
 				}
-				s.put(leaf{text: l, field: fmt.Sprint(i)}, false)
+				if got := s.put(leaf{text: l, field: fmt.Sprint(i)}, false, want); got != want {
+					t.Fatalf("put(%q) = %d, want %d", l, got, want)
+				}
 				all = append(all, l)
 			}
 		}
@@ -52,7 +58,7 @@ func TestShelfFindsWhatReadingFinds(t *testing.T) {
 func different(text string, s *shelf) map[string]bool {
 	all := map[string]bool{}
 	for w := range words(text) {
-		if len(s.words[w]) == 0 {
+		if s.words[w] == nil {
 			all[w] = true
 		}
 	}
