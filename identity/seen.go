@@ -6,8 +6,12 @@ import (
 	"sync"
 )
 
-// maxSeen bounds how many proofs are remembered, some 60 bytes each.
+// maxSeen bounds how many proofs are remembered, some 30 bytes each.
 const maxSeen = 1 << 20
+
+// half of a proof's id is enough to know it again by: if two were ever to share
+// it, the second would be refused.
+type half = [16]byte
 
 // seen remembers the proofs that were accepted, by the second they were made
 // in. It never says "not seen" of what it has forgotten, or cannot know: those
@@ -18,7 +22,7 @@ const maxSeen = 1 << 20
 type seen struct {
 	mu    sync.Mutex
 	floor int64 // Unix seconds; 0 before first use
-	held  map[int64]map[[32]byte]struct{}
+	held  map[int64]map[half]struct{}
 	count int
 }
 
@@ -28,7 +32,7 @@ func (s *seen) look(id [32]byte, iat, now int64) (used, forgotten bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep(now)
-	_, used = s.held[iat][id]
+	_, used = s.held[iat][half(id[:16])]
 	return used, iat < s.floor
 }
 
@@ -41,16 +45,17 @@ func (s *seen) add(id [32]byte, iat, now int64) bool {
 	for s.count >= maxSeen {
 		s.raise(slices.Min(slices.Collect(maps.Keys(s.held))) + 1)
 	}
-	if _, ok := s.held[iat][id]; ok || iat < s.floor {
+	key := half(id[:16])
+	if _, ok := s.held[iat][key]; ok || iat < s.floor {
 		return false
 	}
 	if s.held[iat] == nil {
 		if s.held == nil {
-			s.held = map[int64]map[[32]byte]struct{}{}
+			s.held = map[int64]map[half]struct{}{}
 		}
-		s.held[iat] = map[[32]byte]struct{}{}
+		s.held[iat] = map[half]struct{}{}
 	}
-	s.held[iat][id] = struct{}{}
+	s.held[iat][key] = struct{}{}
 	s.count++
 	return true
 }
