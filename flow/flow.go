@@ -45,7 +45,8 @@ type Memory struct {
 
 // history is what one task has read, and sent.
 type history struct {
-	complete  atomic.Bool
+	stale     atomic.Int64 // how often it became incomplete
+	complete  atomic.Int64 // one more than what stale was when it was completed last
 	mu        sync.RWMutex // guards what follows
 	label     writ.Label
 	prompt    string          // exact
@@ -73,13 +74,22 @@ func (m *Memory) of(id writ.TaskID) *history {
 // answer.
 func (m *Memory) Knows(id writ.TaskID) bool {
 	h := m.of(id)
-	return h != nil && h.complete.Load()
+	return h != nil && h.complete.Load() == h.stale.Load()+1
 }
 
-// Complete says that everything the task has read before is remembered.
-func (m *Memory) Complete(id writ.TaskID) {
+// Stale says that the task reads elsewhere, too: the history is not complete
+// any more.
+func (m *Memory) Stale(id writ.TaskID) {
 	if h := m.of(id); h != nil {
-		h.complete.Store(true)
+		h.stale.Add(1)
+	}
+}
+
+// Complete says that everything is remembered which the task had read when
+// Begin gave begun. It is not complete if it became stale since.
+func (m *Memory) Complete(id writ.TaskID, begun int64) {
+	if h := m.of(id); h != nil && begun == h.stale.Load() {
+		h.complete.Store(begun + 1)
 	}
 }
 
@@ -93,12 +103,12 @@ func (m *Memory) Tasks() []writ.TaskID {
 // Begin starts the history of a task. Data that came with its purpose is the
 // first thing it has read, and is nobody's instruction. A task whose purpose
 // nobody attests begins with the worst label: its agent may carry over
-// anything from what it did before.
-func (m *Memory) Begin(t *writ.Task) {
+// anything from what it did before. A history that has begun goes on.
+func (m *Memory) Begin(t *writ.Task) (begun int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.tasks[t.ID] != nil {
-		return
+	if h := m.tasks[t.ID]; h != nil {
+		return h.stale.Load()
 	}
 	h := &history{label: writ.Clean, prompt: exact(t.Purpose.Prompt()), trusted: map[string]leaf{}, calls: map[writ.CallID]bool{}}
 	if t.Purpose.Data != "" {
@@ -109,6 +119,7 @@ func (m *Memory) Begin(t *writ.Task) {
 		h.label = writ.Label{}
 	}
 	m.tasks[t.ID] = h
+	return 0
 }
 
 // Sent notes what a call sends, and where that came from: a part of its action

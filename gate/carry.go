@@ -206,8 +206,8 @@ func (g *Gate) record(ctx context.Context, c *carried, res *Result, failed error
 	return res, nil
 }
 
-// settle commits an outcome. If another process has recorded what the task has
-// read meanwhile, that is remembered first.
+// settle commits an outcome. If another process has taken over meanwhile, this
+// one does so again, and remembers what that has let be read.
 func (g *Gate) settle(ctx context.Context, c *carried, e *ledger.Entry) ([]ledger.Receipt, error) {
 	expect := e.Expect
 	for range attempts {
@@ -217,10 +217,7 @@ func (g *Gate) settle(ctx context.Context, c *carried, e *ledger.Entry) ([]ledge
 		if row, ok := errors.AsType[*ledger.Error](err); !ok || row.Err != ledger.ErrConflict || row.Kind != kindReader {
 			return receipts, err
 		}
-		if _, err = g.reader(ctx, c.attempt); err == nil {
-			err = g.remember(ctx, c.query.Task.ID)
-		}
-		if err != nil {
+		if err := g.own(ctx, c.attempt); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	"github.com/writgate/writ"
@@ -11,9 +12,9 @@ import (
 	"github.com/writgate/writ/replay"
 )
 
-// kindReader names, by task, the process that last recorded what the task has
-// read. Every other process has to read the log before it decides: its memory
-// of the task is not all there is. While one process works for a task the row
+// kindReader names, by task, the process that records what the task reads. Every
+// other process takes over from it first, and then reads the log: what is
+// recorded after that is its own. While one process works for a task the row
 // does not change, and costs nothing.
 const kindReader = "reader"
 
@@ -30,14 +31,7 @@ func (g *Gate) trace(ctx context.Context, a *attempt) error {
 	if t.State != writ.Open || a.query.Time >= t.Expires {
 		return nil // nothing is permitted any more: why read everything again
 	}
-	owner, err := g.reader(ctx, a)
-	if err == nil && (!g.Flow.Knows(t.ID) || owner != "" && owner != g.self()) {
-		g.Flow.Begin(t)
-		if err = g.remember(ctx, t.ID); err == nil {
-			g.Flow.Complete(t.ID)
-		}
-	}
-	if err != nil {
+	if err := g.own(ctx, a); err != nil {
 		return writ.Refuse(writ.Unavailable, "what this task has read could not be read again", err)
 	}
 	a.query.Provenance, a.query.Label = g.Flow.Trace(t, a.args)
@@ -49,6 +43,40 @@ func (g *Gate) trace(ctx context.Context, a *attempt) error {
 		}
 	}
 	return nil
+}
+
+// own makes this process the one that records what the task reads, and makes
+// it know all that the task has read before.
+func (g *Gate) own(ctx context.Context, a *attempt) error {
+	t := &a.query.Task
+	owner, err := g.reader(ctx, a)
+	for n := 0; err == nil && owner != "" && !a.mine; n++ {
+		if n == attempts {
+			return ledger.ErrConflict
+		}
+		g.Flow.Stale(t.ID)
+		_, err = g.Ledger.Commit(ctx, &ledger.Entry{
+			Leaf:   ledger.Leaf{Type: ledger.TypeAdmin, Task: t.ID, Agent: t.Agent, Note: map[string]string{"act": "task.take_over"}},
+			Expect: []ledger.Expect{a.reader}, Changes: []ledger.Change{g.reads(a)},
+		})
+		if err == nil || errors.Is(err, ledger.ErrConflict) {
+			owner, err = g.reader(ctx, a)
+		}
+	}
+	if err != nil || g.Flow.Knows(t.ID) {
+		return err
+	}
+	begun := g.Flow.Begin(t)
+	if err := g.remember(ctx, t.ID); err != nil {
+		return err
+	}
+	g.Flow.Complete(t.ID, begun)
+	return nil
+}
+
+// reads is the row that says that this process records what a task reads.
+func (g *Gate) reads(a *attempt) ledger.Change {
+	return ledger.Change{Op: ledger.Put, Kind: kindReader, Key: a.reader.Key, Value: []byte(g.self())}
 }
 
 // sent notes what a call is about to send.
@@ -76,7 +104,7 @@ func both(a, b *canon.Value) *canon.Value {
 	return v
 }
 
-// reader reads who recorded last, and notes what a commit must find unchanged.
+// reader reads who records, and notes what a commit must find unchanged.
 func (g *Gate) reader(ctx context.Context, a *attempt) (owner string, err error) {
 	key := string(a.query.Task.ID)
 	row, ok, err := g.Ledger.Get(ctx, kindReader, key)
@@ -88,12 +116,11 @@ func (g *Gate) reader(ctx context.Context, a *attempt) (owner string, err error)
 	return owner, err
 }
 
-// took makes an outcome say that this process recorded it, if the last one was
-// another's.
+// took makes an outcome say that this process records, if nobody has yet.
 func (g *Gate) took(e *ledger.Entry, a *attempt) {
 	e.Expect = append(e.Expect, a.reader)
 	if !a.mine {
-		e.Changes = append(e.Changes, ledger.Change{Op: ledger.Put, Kind: kindReader, Key: a.reader.Key, Value: []byte(g.self())})
+		e.Changes = append(e.Changes, g.reads(a))
 	}
 }
 
