@@ -103,3 +103,59 @@ func BenchmarkTrace(b *testing.B) {
 		})
 	}
 }
+
+// TestMemoryIsBounded fills a history, and all of them: what there is no room
+// for makes the task cautious, and what a task took is given back when it
+// ends, and not taken again by a result that comes after.
+func TestMemoryIsBounded(t *testing.T) {
+	said := func(text string) *canon.Value {
+		v, err := canon.Parse(fmt.Appendf(nil, `{"text":%q}`, text), canon.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	task := writ.Task{ID: "task_1", Purpose: writ.Purpose{Instructions: "x", Origin: writ.OriginUser}}
+	t.Run("of words", func(t *testing.T) {
+		m := New()
+		m.Begin(&task)
+		h := m.of(task.ID)
+		for i := range 3 {
+			var b strings.Builder
+			for j := range maxWords / 2 {
+				fmt.Fprintf(&b, "%d ", i*maxWords+j)
+			}
+			m.Remember(task.ID, writ.CallID(fmt.Sprint(i)), writ.Label{}, nil, said(b.String()))
+			if n := len(h.untrusted.words); n > maxWords || h.over != (i == 2) {
+				t.Errorf("after %d texts: %d words, over: %v", i+1, n, h.over)
+			}
+		}
+	})
+	t.Run("of all", func(t *testing.T) {
+		m := New()
+		m.Begin(&task)
+		m.held.Store(maxAll - 10)
+		m.Remember(task.ID, "call_1", writ.Label{}, nil, said("a text"))
+		if h := m.of(task.ID); !h.over || m.held.Load() != maxAll-10 {
+			t.Errorf("over: %v, and %d bytes are held", h.over, m.held.Load())
+		}
+	})
+	t.Run("and given back", func(t *testing.T) {
+		m := New()
+		m.Begin(&task)
+		m.Remember(task.ID, "call_1", writ.Label{}, nil, said("a text"))
+		m.Remember(task.ID, "call_2", writ.Clean, nil, said("another"))
+		h := m.of(task.ID)
+		if m.held.Load() != h.size || h.size == 0 {
+			t.Errorf("%d bytes are held, %d by the task", m.held.Load(), h.size)
+		}
+		m.Forget(task.ID)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		m.shelve(h, new(search), &h.untrusted, leaf{text: "late"}) // by who had it before
+		m.trust(h, leaf{text: "later"})
+		if m.held.Load() != 0 {
+			t.Errorf("%d bytes are held when nothing is remembered", m.held.Load())
+		}
+	})
+}

@@ -116,7 +116,13 @@ func TestH12AgentThatMayNotAct(t *testing.T) {
 		}
 	}
 	c, _ := open(t, file)
-	_, _, err := c.Agent(ctx, "spiffe://acme.example/agent/stranger")
+	const stranger = "spiffe://acme.example/agent/stranger"
+	_, _, err := c.Agent(ctx, stranger)
+	refused(t, err, writ.AgentNotActive)
+	if err := c.SetState(ctx, registry.KindAgent, stranger, writ.Active, "omar"); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = c.Agent(ctx, stranger)
 	refused(t, err, writ.AgentNotActive)
 
 	const id = "spiffe://acme.example/agent/billing"

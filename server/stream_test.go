@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -537,5 +538,75 @@ func TestH70SessionsKeepLittle(t *testing.T) {
 		if a.status != want {
 			t.Errorf("capabilities of %d bytes: %d %.200s, want %d", size, a.status, a.body, want)
 		}
+	}
+}
+
+// TestToolThatKeepsAsking has a tool answer each answer with a question.
+func TestToolThatKeepsAsking(t *testing.T) {
+	d := open(t, asking, nil)
+	d.Tools.Do = func(ctx context.Context, l *broker.Lease, o upstream.Order) (*upstream.Answer, error) {
+		o.Action.Inputs, o.Action.State = "", ""
+		return play(ctx, l, o)
+	}
+	p := d.agent("ask.*")
+	h := p.session(`{"elicitation":{}}`)
+	s := p.stream("POST", h, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ask.name"}}`)
+	for asked := 0; ; asked++ {
+		q := s.next()
+		if str(q, "/method") == "" {
+			if asked != 8 || !strings.Contains(str(q, "/result/content/0/text"), "keeps asking") {
+				t.Errorf("after %d questions: %v %s", asked, s.err, q.Raw())
+			}
+			return
+		}
+		if a := p.do("POST", "/mcp", h, `{"jsonrpc":"2.0","id":"`+str(q, "/id")+`","result":{"action":"accept","content":{"name":"Ada"}}}`); a.status != http.StatusAccepted || asked > 8 {
+			t.Fatalf("answer %d: %d %s", asked, a.status, a.body)
+		}
+	}
+}
+
+// TestH70SessionsAreFew opens more sessions than there may be, of one key and
+// of all.
+func TestH70SessionsAreFew(t *testing.T) {
+	d := open(t, writtest.Setup{}, func(c *server.Config) { c.Limits.KeySessions, c.Limits.Sessions = 2, 3 })
+	p, other := d.agent("files.*"), d.agent("files.*")
+	for i, x := range []struct {
+		p  *peer
+		ok bool
+	}{{p, true}, {p, true}, {p, false}, {other, true}, {other, false}} {
+		if h := x.p.session(`{}`); (h.Get(mcp.HeaderSession) != "") != x.ok {
+			t.Errorf("session %d: %q, want one: %v", i, h.Get(mcp.HeaderSession), x.ok)
+		}
+	}
+}
+
+// TestH47AnswerWaitsForApproval answers a tool with what needs a person's yes.
+// The answers are not in a handle of ours, which would be too much to keep:
+// the same request is made again.
+func TestH47AnswerWaitsForApproval(t *testing.T) {
+	s := asking
+	s.Tools = append(slices.Clone(strange),
+		writtest.Tool{Name: "desk.get", Tier: writ.ReadOnly, Result: writ.Label{Class: writ.Confidential}, Args: map[string]string{}})
+	d := open(t, s, impatient)
+	d.Tools.Do = play
+	p := d.agent("ask.*", "desk.*")
+	if a := p.call("desk.get", `{}`); a.text() == "" {
+		t.Fatal(a.body)
+	}
+	ask := func(more string) answer {
+		return p.do("POST", "/mcp", headers("tools/call", "ask.name"),
+			modern("1", "tools/call", `"name":"ask.name","arguments":{}`+more, `{"elicitation":{"form":{},"url":{}}}`))
+	}
+	state := ask("").str("/result/requestState")
+	answers := `,"requestState":"` + state + `","inputResponses":{"q":{"action":"accept","content":{"name":"Ada"}}}`
+	if a := ask(answers); a.code() != "approval_required" || a.str("/result/requestState") != "" {
+		t.Fatalf("answered: %d %s", a.status, a.body)
+	}
+	d.answer(true)
+	if a := ask(strings.Replace(answers, "Ada", "Eve", 1)); a.code() != "approval_required" {
+		t.Errorf("another answer than was approved: %d %s", a.status, a.body)
+	}
+	if a := ask(answers); !strings.Contains(a.text(), "Ada") {
+		t.Errorf("answered when it was approved: %d %s", a.status, a.body)
 	}
 }
