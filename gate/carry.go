@@ -75,7 +75,7 @@ func (g *Gate) execute(ctx context.Context, c *carried, lease *broker.Lease) (*u
 	}
 	g.sent(c.query, c.attempt.args, c.attempt.inputs)
 	answer, err := g.Upstream.Call(ctx, lease, upstream.Order{
-		Call: c.query.Call, Task: c.query.Task.ID, Action: &c.query.Action, Meta: c.attempt.Meta,
+		Call: c.query.Call, Task: c.query.Task.ID, Action: &c.query.Action, Arguments: c.attempt.args, Meta: c.attempt.Meta,
 		Present:  func(method, url string) (http.Header, error) { return c.token.Present(method, url) },
 		Progress: c.attempt.Progress,
 	})

@@ -152,7 +152,7 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	permit, decision := bundle.Decide(q)
+	permit, decision := bundle.DecideWith(q, a.args)
 
 	// 5. Approve, if a person's word is what is missing. One that was given to
 	// exactly this action becomes part of the question, and never goes around
@@ -163,7 +163,7 @@ func (g *Gate) decide(ctx context.Context, a *attempt) (_ *Permit, err error) {
 			return nil, err
 		}
 		if q.Assurance > writ.NoAssurance {
-			permit, decision = bundle.Decide(q)
+			permit, decision = bundle.DecideWith(q, a.args)
 		}
 	}
 	a.decision, a.decided = decision, true

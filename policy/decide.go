@@ -8,6 +8,7 @@ import (
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/writgate/writ"
+	"github.com/writgate/writ/canon"
 )
 
 // A Permit is a permitting decision, with the query it was made about. Only
@@ -37,8 +38,12 @@ func (p *Permit) Decision() writ.Decision {
 
 // Decide answers a query. The Permit is nil unless the effect is Permit. The
 // query must name this bundle.
-func (b *Bundle) Decide(q *writ.Query) (*Permit, writ.Decision) {
-	d := b.decide(q)
+func (b *Bundle) Decide(q *writ.Query) (*Permit, writ.Decision) { return b.DecideWith(q, nil) }
+
+// DecideWith is Decide for whoever has read the query's arguments already. If
+// args are others they are read again.
+func (b *Bundle) DecideWith(q *writ.Query, args *canon.Value) (*Permit, writ.Decision) {
+	d := b.judge(q, args)
 	if d.Effect != writ.Permit {
 		return nil, d
 	}
@@ -46,9 +51,12 @@ func (b *Bundle) Decide(q *writ.Query) (*Permit, writ.Decision) {
 }
 
 // decide is Decide without the seal.
-func (b *Bundle) decide(q *writ.Query) writ.Decision {
+func (b *Bundle) decide(q *writ.Query) writ.Decision { return b.judge(q, nil) }
+
+// judge is DecideWith without the seal.
+func (b *Bundle) judge(q *writ.Query, args *canon.Value) writ.Decision {
 	// 1. What policy cannot relax.
-	args, no := parseArguments(q)
+	args, no := readArguments(q, args)
 	if no == nil {
 		no = limit(q, args)
 	}

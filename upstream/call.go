@@ -50,7 +50,7 @@ func (p *peer) call(ctx context.Context, lease *broker.Lease, o *Order) (*Answer
 	if err != nil {
 		return nil, err
 	}
-	r, err := compose(o.Action)
+	r, err := compose(o.Action, o.Arguments)
 	if err != nil {
 		return nil, notSent(err)
 	}

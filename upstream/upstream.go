@@ -27,6 +27,7 @@ import (
 
 	"github.com/writgate/writ"
 	"github.com/writgate/writ/broker"
+	"github.com/writgate/writ/canon"
 	"github.com/writgate/writ/mcp"
 )
 
@@ -50,6 +51,8 @@ type Order struct {
 	Task   writ.TaskID
 	Action *writ.Action
 	Meta   mcp.Meta // of the caller: the trace context goes up, and the capabilities that are let through
+
+	Arguments *canon.Value // the action's, if they were read before; nil, or others, and they are read again
 
 	// Present gives the headers of the call's capability for a request; nil
 	// if there is none. It is asked only where the operator configured it.

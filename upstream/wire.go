@@ -87,11 +87,14 @@ func exact(what string, j writ.JSON) (*canon.Value, error) {
 	return v, nil
 }
 
-// compose makes the request for an action.
-func compose(a *writ.Action) (*request, error) {
-	args, err := exact("arguments", a.Arguments)
-	if err != nil {
-		return nil, err
+// compose makes the request for an action. Its arguments may have been read
+// before: what has the same canonical text is the same.
+func compose(a *writ.Action, args *canon.Value) (*request, error) {
+	var err error
+	if args.Kind() != canon.Object || args.JSON() != a.Arguments {
+		if args, err = exact("arguments", a.Arguments); err != nil {
+			return nil, err
+		}
 	}
 	if a.Preconditions != "" {
 		return nil, errors.New("no way to hold a tool to preconditions")
